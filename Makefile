@@ -1,0 +1,66 @@
+# The one task runner. `make check` and `make test` need nothing but Python 3.11 or newer.
+#
+#   make check ARGS="--case 'tie/*'"      make test ARGS="-k tie -x"      make PYTHON=python3.12 test
+
+PYTHON ?= python3
+ARGS ?=
+TORCH := torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+PIP_INSTALL = -m pip install -qq --disable-pip-version-check
+
+.DEFAULT_GOAL := check
+.DELETE_ON_ERROR:
+.PHONY: check test lint format docs docs-check constraints clean
+
+check: $(STAMP)  ## judge the installed transformers against the reference
+	@$(BIN)/conformance check $(ARGS)
+
+test: lint docs-check  ## lint, types, freshness of the docs, then every test
+	$(BIN)/python -m pytest -o strict=true $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## docs/spec.md is rendered from the clauses; never edit it by hand
+	$(BIN)/conformance spec --format markdown --out docs/spec.md
+
+docs-check: $(STAMP)
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(BIN)/conformance spec --format markdown --out "$$fresh/spec.md" >/dev/null && \
+	{ diff -u docs/spec.md "$$fresh/spec.md" || \
+	  { echo "docs/spec.md is stale: run 'make docs' and commit it" >&2; exit 1; }; }
+
+# The stamp is written last, so an install that was cut short is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(BIN)/python -c pass 2>/dev/null || { \
+	  $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" \
+	    if sys.version_info < (3, 11) else 0)' && \
+	  echo "making $(VENV) with the tested versions (a few minutes, once)" >&2 && \
+	  $(PYTHON) -m venv --clear $(VENV); }
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt setuptools wheel $(TORCH)
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e ".[test,dev]"
+	@touch $@
+
+constraints:  ## the newest of everything that installs today; run the tests before committing it
+	@rm -rf $(VENV)-fresh && $(PYTHON) -m venv $(VENV)-fresh
+	@$(VENV)-fresh/bin/python $(PIP_INSTALL) setuptools wheel $(TORCH)
+	@$(VENV)-fresh/bin/python $(PIP_INSTALL) --no-build-isolation -e ".[test,dev]"
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(VENV)-fresh/bin/python -m pip freeze --all --exclude-editable --exclude pip \
+	   | grep -v '^#' | sed 's/+.*//'; } > constraints.tmp
+	@mv constraints.tmp constraints.txt && rm -rf $(VENV)-fresh
+
+clean:  ## everything that can be made again
+	rm -rf $(VENV) $(VENV)-fresh build dist *.egg-info constraints.tmp \
+	  .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	find reference_loader conformance fixtures tests -name __pycache__ -type d -prune \
+	  -exec rm -rf {} +

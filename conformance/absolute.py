@@ -1,0 +1,211 @@
+"""Checks that need no other loader: a model against the checkpoint's bytes and against formulas.
+
+The reference builds the classes of the installed transformers, so comparing alone cannot see a
+fault that both sides borrow. Each check here belongs to a clause and runs in the cases that cite it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from conformance.cases import VALID, Case
+from conformance.fingerprint import fingerprint
+from conformance.outputs import example_inputs
+from conformance.records import Divergence, Observation
+from fixtures.files import read_safetensors
+from reference_loader import from_pretrained
+from reference_loader.llama import Llama, rope_frequencies
+
+Check = Callable[[Case, Path, nn.Module, Observation], Iterable[Divergence]]
+
+# OUT-2: machine epsilons of the model's dtype, relative to the largest logit.
+EPSILONS = 64
+
+
+def check(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """What the checks of the case's clauses object to; INI-4 is checked in every case."""
+    if case.input_class != VALID:
+        return
+    for clause, run in CHECKS.items():
+        if clause in case.clauses or clause == "INI-4":
+            for found in run(case, source, model, observation):
+                yield Divergence(found.kind, found.where, found.expected, found.actual, clause)
+
+
+def _stored_bits(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """MAP-1, DTY-7: each parameter is its stored tensor, cast once."""
+    for path in _weight_files(source):
+        for key, stored in read_safetensors(path)[0].items():
+            facts = observation.tensors.get(key)
+            if facts is not None and facts["kind"] == "parameter":
+                cast = stored.to(getattr(torch, facts["dtype"].removeprefix("torch.")))
+                yield from _unless_equal("values", key, fingerprint(cast), facts["fingerprint"])
+
+
+def _weight_files(source: Path) -> list[Path]:
+    return sorted(source.glob("*.safetensors"))
+
+
+def _no_meta(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """INI-4: nothing is left without memory."""
+    for name, facts in observation.tensors.items():
+        if facts["device"] == "meta":
+            yield Divergence("device", name, "a device with memory", "meta")
+
+
+def _rotary(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """INI-1: the rotary frequencies are those of the formula, to float32 rounding."""
+    formula = rope_frequencies(json.loads((source / "config.json").read_text("utf-8")))
+    for name, buffer in model.named_buffers():
+        if name.endswith("inv_freq"):
+            yield from _unless_equal("dtype", name, "torch.float32", str(buffer.dtype))
+            error = ((buffer.double() - formula) / formula).abs().max().item()
+            if not error <= 4 * torch.finfo(torch.float32).eps:
+                yield Divergence("values", name, "theta^(-2i/d)", f"relative error {error:.1e}")
+
+
+def _constructor_buffer(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """INI-2: the buffer of `conformance.models.WithBuffer`."""
+    expected = torch.linspace(0.5, 2.0, model.config.vocab_size, dtype=torch.float32)
+    yield from _unless_equal(
+        "values", "scale", fingerprint(expected), observation.tensors["scale"]["fingerprint"]
+    )
+
+
+def _frozen(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """INI-3: the parameter of `conformance.models.WithFrozenEmbedding`."""
+    name = "model.embed_tokens.weight"
+    frozen = observation.tensors[name]["requires_grad"]
+    yield from _unless_equal("requires_grad", name, False, frozen)
+
+
+def _fresh_statistics(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """MIS-1: mean and deviation of initialised matrices, norms of ones."""
+    for name in sorted(_fresh(observation)):
+        tensor = model.get_parameter(name).detach().double()
+        if tensor.ndim < 2:
+            wanted = 1.0 if "norm" in name else 0.0
+            if not torch.all(tensor == wanted):
+                yield Divergence("values", name, f"all {wanted}", "other values")
+            continue
+        wanted = model.config.initializer_range * (2 if "adapter" in name else 1)
+        mean, deviation = tensor.mean().item(), tensor.std().item()
+        slack = 5 * wanted / math.sqrt(tensor.numel())  # five standard errors
+        if not (abs(mean) <= slack and abs(deviation - wanted) <= slack):
+            yield Divergence("values", name, f"N(0, {wanted})", f"mean {mean:.2g}, std {deviation:.2g}")
+
+
+def _fresh(observation: Observation) -> set[str]:
+    info = observation.info or {}
+    names = [*_values(info, "missing_keys"), *_values(info, "mismatched_keys")]
+    return {name.partition(" ")[0] for name in names}
+
+
+def _values(info: Any, field: str) -> list[str]:
+    return list(info.get(field, {}).get("values", ()))
+
+
+def _still_generator(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """MIS-3: no random number is drawn."""
+    before, after = (observation.state[when]["rng"] for when in ("before", "after"))
+    yield from _unless_equal("state", "rng", before, after)
+
+
+def _one_storage(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """TIE-1, TIE-2, TIE-3, TIE-7: embedding and head are one storage."""
+    yield from _unless_equal("tie", "lm_head.weight", "the embedding", _shared(observation))
+
+
+def _two_storages(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """TIE-4, TIE-5, TIE-6: embedding and head are two storages."""
+    yield from _unless_equal("tie", "lm_head.weight", "its own", _shared(observation))
+
+
+def _shared(observation: Observation) -> str:
+    head = observation.tensors["lm_head.weight"]["storage"]
+    embedding = observation.tensors["model.embed_tokens.weight"]["storage"]
+    return "the embedding" if head == embedding else "its own"
+
+
+def _containers(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """INF-1: four fields, three sets and a list."""
+    wanted = dict.fromkeys(("missing_keys", "unexpected_keys", "mismatched_keys"), "set")
+    wanted["error_msgs"] = "list"
+    found = {field: facts["container"] for field, facts in (observation.info or {}).items()}
+    yield from _unless_equal("config", "loading info", wanted, found)
+
+
+def _true_outputs(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """OUT-2: the logits against our own float64 Llama."""
+    judge = from_pretrained(source, model_class=Llama).double()
+    inputs = example_inputs(model)
+    assert inputs is not None
+    with torch.no_grad():
+        truth = judge(inputs["input_ids"]).logits
+        logits = model(**inputs).logits
+    error = ((logits.double() - truth).abs().max() / truth.abs().max()).item()
+    bound = EPSILONS * torch.finfo(logits.dtype).eps
+    if not error <= bound:
+        yield Divergence("output", "logits", f"within {bound:.1e} of float64", f"{error:.1e} off")
+
+
+def _evaluation(
+    case: Case, source: Path, model: nn.Module, observation: Observation
+) -> Iterator[Divergence]:
+    """OUT-4: no module trains."""
+    for name, (_, training) in observation.modules.items():
+        if training:
+            yield Divergence("training", name or "(model)", False, True)
+
+
+def _unless_equal(kind: str, where: str, expected: Any, actual: Any) -> Iterator[Divergence]:
+    if expected != actual:
+        yield Divergence(kind, where, expected, actual)
+
+
+CHECKS: dict[str, Check] = {
+    "MAP-1": _stored_bits,
+    "DTY-7": _stored_bits,
+    "INI-1": _rotary,
+    "INI-2": _constructor_buffer,
+    "INI-3": _frozen,
+    "INI-4": _no_meta,
+    "MIS-1": _fresh_statistics,
+    "MIS-3": _still_generator,
+    **dict.fromkeys(("TIE-1", "TIE-2", "TIE-3", "TIE-7"), _one_storage),
+    **dict.fromkeys(("TIE-4", "TIE-5", "TIE-6"), _two_storages),
+    "INF-1": _containers,
+    "OUT-2": _true_outputs,
+    "OUT-4": _evaluation,
+}

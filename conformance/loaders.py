@@ -1,0 +1,57 @@
+"""The loaders that can be judged: anything with `from_pretrained`'s signature."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from reference_loader import from_pretrained
+
+Loader = Callable[..., Any]
+
+
+class UnknownLoader(ValueError):
+    """The name names no loader."""
+
+
+def stock(model_class: type | None, source: str, **options: Any) -> Any:
+    """The installed transformers; without a class, the one that the config names."""
+    if model_class is None:
+        model_class = named_class(source)
+    return model_class.from_pretrained(source, **options)  # type: ignore[attr-defined]
+
+
+def reference(model_class: type | None, source: str, **options: Any) -> Any:
+    """The reference loader."""
+    return from_pretrained(source, model_class=model_class, **options)
+
+
+def named_class(source: str) -> type:
+    """The class that the first of the config's `architectures` names."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(source)
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            found: type = getattr(transformers, name)
+            return found
+    raise ValueError(f"architectures={config.architectures!r} name no class of transformers")
+
+
+def find(name: str) -> Loader:
+    """`stock`, `reference`, or `MODULE:ATTR`: a callable `f(cls, path, **kwargs)`.
+
+    Raises:
+        UnknownLoader: there is no such callable.
+    """
+    if name in ("stock", "reference"):
+        return {"stock": stock, "reference": reference}[name]
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as cause:
+        raise UnknownLoader(f"{name!r} names no loader: {cause}") from cause
+    if not callable(found):
+        raise UnknownLoader(f"{name!r} is not callable")
+    return found  # type: ignore[no-any-return]

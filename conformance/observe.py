@@ -1,0 +1,229 @@
+"""Run a loader and note what it left: plain data, no tensors.
+
+Runs inside the environment that is judged: imports nothing beyond the standard library, torch,
+transformers and our own packages.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import os
+import resource
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from conformance.absolute import check
+from conformance.cases import Case, ConfigObject, Torch
+from conformance.fingerprint import fingerprint
+from conformance.loaders import Loader
+from conformance.outputs import observe_outputs
+from conformance.records import Observation
+
+SEED = 20_000
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An observation with the model it is of, None if the load failed."""
+
+    observation: Observation
+    model: nn.Module | None
+
+
+def observe(case: Case, loader: Loader) -> Loaded:
+    """Load `case` with `loader` under a fixed seed and note everything that can be compared."""
+    source = case.source()
+    model_class = case.model_class()
+    options, passed_config = _options(case, source, model_class)
+    gc.collect()
+    torch.manual_seed(SEED)
+    before, peak, started = process_state(), _peak_bytes(), time.perf_counter()
+    with quiet():
+        try:
+            result = loader(model_class, str(source), **options)
+        except Exception as exception:
+            described = {"types": [t.__name__ for t in type(exception).__mro__],
+                         "message": str(exception)}
+            failed = Observation(exception=described, seconds=time.perf_counter() - started,
+                                 state={"before": before, "after": process_state()})
+            return Loaded(failed, None)
+        seconds, peak, after = time.perf_counter() - started, _peak_bytes() - peak, process_state()
+        with _restored(before):
+            observation = _describe(case, result, passed_config)
+    noted = replace(observation, seconds=seconds, peak_bytes=peak,
+                    state={"before": before, "after": after})
+    model = _model_of(result)
+    return Loaded(replace(noted, findings=tuple(check(case, source, model, noted))), model)
+
+
+def _describe(case: Case, result: Any, passed_config: tuple[Any, str] | None) -> Observation:
+    model = _model_of(result)
+    config = _plain(model.config.to_dict()) if hasattr(model.config, "to_dict") else model.config
+    if passed_config is not None:
+        given, before = passed_config
+        config = config | {"(the config passed)": _unchanged(given, before)}
+    generation = getattr(model, "generation_config", None)
+    device_map = getattr(model, "hf_device_map", None)
+    return Observation(
+        tensors=observe_tensors(model),
+        modules={name: (type(m).__name__, m.training) for name, m in model.named_modules()},
+        info=_info(result),
+        config=config,
+        generation_config=None if generation is None else _plain(generation.to_dict()),
+        device_map=None if device_map is None else {k: str(v) for k, v in device_map.items()},
+        outputs=observe_outputs(model, greedy=case.greedy),
+    )
+
+
+def observe_tensors(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Facts of every parameter and every buffer, persistent or not."""
+    facts: dict[str, dict[str, Any]] = {}
+    stores: dict[int, str] = {}
+    persistent = set(model.state_dict(keep_vars=True))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, tensor in (parameters | dict(model.named_buffers(remove_duplicate=False))).items():
+        pointer = 0 if tensor.is_meta else tensor.untyped_storage().data_ptr()
+        facts[name] = {
+            "kind": "parameter" if name in parameters else "buffer",
+            "class": type(tensor).__name__,
+            "persistent": name in persistent,
+            "dtype": str(tensor.dtype),
+            "shape": list(tensor.shape),
+            "stride": list(tensor.stride()),
+            "device": str(tensor.device),
+            "requires_grad": tensor.requires_grad,
+            "storage": stores.setdefault(pointer, name) if pointer else name,
+            "fingerprint": fingerprint(tensor),
+        }
+    return facts
+
+
+def process_state() -> dict[str, Any]:
+    """What belongs to the process and not to a load."""
+    return {
+        "default_dtype": str(torch.get_default_dtype()),
+        "default_device": str(torch.get_default_device()),
+        "grad_enabled": torch.is_grad_enabled(),
+        "threads": torch.get_num_threads(),
+        "rng": hashlib.sha256(memoryview(torch.get_rng_state().numpy())).hexdigest()[:16],
+        "environment": hashlib.sha256(repr(sorted(os.environ.items())).encode()).hexdigest()[:16],
+        "warning_filters": hashlib.sha256(repr(warnings.filters).encode()).hexdigest()[:16],
+        "open_files": _open_files(),
+    }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep loaders from writing to the terminal, and the Hub from being asked."""
+    names = ("transformers", "reference_loader", "py.warnings")
+    loggers = [logging.getLogger(name) for name in names]
+    handlers = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    progress = _progress_bars(False)
+    try:
+        yield
+    finally:
+        _progress_bars(progress)
+        for logger, before, propagate in handlers:
+            logger.handlers, logger.propagate = before, propagate
+
+
+def _progress_bars(wanted: bool) -> bool:
+    from transformers.utils import logging as noise
+
+    before = noise.is_progress_bar_enabled()
+    (noise.enable_progress_bar if wanted else noise.disable_progress_bar)()
+    return bool(before)
+
+
+@contextmanager
+def _restored(state: Mapping[str, Any]) -> Iterator[None]:
+    """A loader that leaves the process changed must not change how the next one is observed."""
+    try:
+        yield
+    finally:
+        if process_state()["default_device"] != state["default_device"]:
+            torch.set_default_device(None)
+        torch.set_default_dtype(getattr(torch, str(state["default_dtype"]).removeprefix("torch.")))
+        torch.set_grad_enabled(state["grad_enabled"])
+        torch.set_num_threads(state["threads"])
+
+
+def _options(
+    case: Case, source: Path, model_class: type | None
+) -> tuple[dict[str, Any], tuple[Any, str] | None]:
+    """The keyword arguments, and a config object among them with its text before the load."""
+    options = {"output_loading_info": True} | dict(case.options)
+    passed = None
+    for name, value in options.items():
+        if isinstance(value, Torch):
+            options[name] = getattr(torch, value.name)
+        elif isinstance(value, ConfigObject):
+            config = model_class.config_class.from_pretrained(str(source))  # type: ignore[union-attr]
+            for field, changed in value.changes.items():
+                setattr(config, field, changed)
+            options[name], passed = config, (config, _text(config))
+    return options, passed
+
+
+def _unchanged(config: Any, before: str) -> str:
+    return "unchanged" if _text(config) == before else f"was {before}, is {_text(config)}"
+
+
+def _text(config: Any) -> str:
+    return json.dumps(_plain(config.to_dict()), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _model_of(result: Any) -> nn.Module:
+    model = result[0] if isinstance(result, tuple) else result
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the loader returned {type(model).__name__}, no module")
+    return model
+
+
+def _info(result: Any) -> dict[str, dict[str, Any]] | None:
+    if not isinstance(result, tuple):
+        return None
+    return {
+        field: {"container": type(found).__name__, "values": sorted(map(_entry, found))}
+        for field, found in result[1].items()
+    }
+
+
+def _entry(value: Any) -> str:
+    """A key, or `name [stored shape] [model's shape]`; a bare name where the shapes are lost."""
+    if isinstance(value, (tuple, list)):
+        return " ".join(str(list(p)) if isinstance(p, (tuple, list)) else str(p) for p in value)
+    return str(value)
+
+
+def _open_files() -> int:
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def warm_up(case: Case, *loaders: Loader) -> None:
+    """Load once and forget, so that what happens once in a process happens before anything is observed."""
+    run: Callable[[Loader], Loaded] = lambda loader: observe(case, loader)  # noqa: E731
+    for loader in loaders:
+        run(loader)

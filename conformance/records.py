@@ -1,0 +1,143 @@
+"""The plain data that observing, comparing and reporting pass along, and how a run is kept."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+SCHEMA = 1
+
+AGREE, DIVERGE, KNOWN, SKIP, ERROR = "agree", "diverge", "known", "skip", "error"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a load left: plain data, no tensors.
+
+    Attributes:
+        exception: type names from the raised class to `BaseException`, and the message; or None.
+        tensors: name to the facts of a parameter or buffer.
+        modules: name to class name and training flag.
+        info: loading-info field to container and values; None if none was returned.
+        config, generation_config: as dicts.
+        device_map: `hf_device_map`, if the model has one.
+        outputs: output name to the facts of a tensor, or a list of tokens.
+        state: what belongs to the process, before and after.
+        findings: what the absolute checks object to, as divergences.
+        seconds: wall time of the load.
+        peak_bytes: how far the load raised the process's peak of resident memory.
+    """
+
+    exception: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    modules: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
+    info: Mapping[str, Mapping[str, Any]] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    generation_config: Mapping[str, Any] | None = None
+    device_map: Mapping[str, str] | None = None
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    findings: tuple[Divergence, ...] = ()
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """One difference between what a loader left and what the specification says.
+
+    `clause` is the clause it breaks, `detail` the numbers that explain it, once known.
+    """
+
+    kind: str
+    where: str
+    expected: Any
+    actual: Any
+    clause: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict on one case."""
+
+    case: str
+    clauses: tuple[str, ...]
+    input_class: str
+    target: str
+    status: str
+    divergences: tuple[Divergence, ...] = ()
+    deviation: str | None = None
+    reason: str = ""
+    digest: str = ""
+    seconds: float = 0.0
+    rerun: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """The line of `report.jsonl`."""
+        return {"record": "result", **asdict(self)}
+
+
+class Recorder:
+    """Writes `report.jsonl`: a header, a line a result, a footer; without footer it is truncated."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._count: Counter[str] = Counter()
+
+    def header(self, **fields: Any) -> None:
+        """What was judged, where and by what."""
+        self._line({"record": "header", "schema": SCHEMA, **fields})
+
+    def result(self, result: Result) -> None:
+        """One verdict, written out at once."""
+        self._count[result.status] += 1
+        self._line(result.record())
+
+    def footer(self, exit_code: int, finished: str) -> None:
+        """The end of a whole report."""
+        summary = dict(sorted(self._count.items()))
+        self._line(
+            {"record": "footer", "summary": summary, "exit_code": exit_code, "finished": finished}
+        )
+
+    def _line(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record, ensure_ascii=True, default=str) + "\n")
+        self._file.flush()
+
+
+class BadReport(ValueError):
+    """A file is no report, or a truncated one."""
+
+
+def read_report(path: Path) -> list[dict[str, Any]]:
+    """The records of a whole report.
+
+    Raises:
+        BadReport: not JSON lines, another schema, or no footer.
+    """
+    try:
+        records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except ValueError as cause:
+        raise BadReport(f"{path} is no report: {cause}") from cause
+    if not records or records[0].get("record") != "header":
+        raise BadReport(f"{path} has no header")
+    if records[0].get("schema") != SCHEMA:
+        raise BadReport(f"{path} has schema {records[0].get('schema')!r}, this reads {SCHEMA}")
+    if records[-1].get("record") != "footer":
+        raise BadReport(f"{path} has no footer: the run was cut off")
+    return records
+
+
+def exit_code(results: Iterable[Result], stale: Iterable[str]) -> int:
+    """2 for a verdict that could not be reached, 1 for a divergence, 3 for a stale deviation."""
+    statuses = {result.status for result in results}
+    if ERROR in statuses:
+        return 2
+    if DIVERGE in statuses:
+        return 1
+    return 3 if list(stale) else 0

@@ -1,0 +1,90 @@
+"""The specification: numbered clauses that say what loading promises, as data.
+
+One TOML file a stage lies beside this file. A clause's id is its name everywhere: on the command
+line, in records, in test ids.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+LEVELS = ("must", "should", "observed")
+
+STAGES = {
+    "RES": "which file is loaded",
+    "IDX": "what the index means",
+    "FMT": "reading shards",
+    "CFG": "the config",
+    "DTY": "dtype",
+    "INI": "the empty model",
+    "MAP": "names",
+    "MIS": "missing and mismatched weights",
+    "TIE": "tied weights",
+    "INF": "what the caller is told",
+    "STA": "the process afterwards",
+    "OUT": "outputs",
+}
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One promise.
+
+    Attributes:
+        id: stable, `STAGE-NUMBER`.
+        level: `must` where documentation or plain correctness says so, `should` where it is
+            recommended, `observed` where stock merely does it.
+        title: a few words.
+        statement: the promise.
+        source: where it comes from.
+        kinds: the kinds of divergence that break it.
+        general: the kinds it answers for in every case, also in one that does not cite it.
+    """
+
+    id: str
+    level: str
+    title: str
+    statement: str
+    source: str
+    kinds: tuple[str, ...]
+    general: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> str:
+        """The stage the clause belongs to, a key of `STAGES`."""
+        return self.id.partition("-")[0]
+
+
+@cache
+def clauses() -> Mapping[str, Clause]:
+    """Every clause by id, stage by stage, in order of number."""
+    found = {}
+    for stage in STAGES:
+        text = files(__package__).joinpath(f"{stage}.toml").read_text("utf-8")
+        for number, entry in enumerate(tomllib.loads(text)["clause"], start=1):
+            clause = _clause(stage, number, entry)
+            found[clause.id] = clause
+    return found
+
+
+def clause_for(kind: str, cited: tuple[str, ...]) -> str:
+    """The clause that a divergence of `kind` breaks in a case that cites `cited`."""
+    for identifier in cited:
+        if kind in clauses()[identifier].kinds:
+            return identifier
+    for clause in clauses().values():
+        if kind in clause.general:
+            return clause.id
+    return cited[0]
+
+
+def _clause(stage: str, number: int, entry: dict[str, object]) -> Clause:
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    clause = Clause(**fields)  # type: ignore[arg-type]
+    if clause.id != f"{stage}-{number}" or clause.level not in LEVELS:
+        raise ValueError(f"{stage}.toml: clause {number} has id {clause.id!r}, level {clause.level!r}")
+    return clause

@@ -1,0 +1,11 @@
+"""The reference loader: the plainest code that keeps the specification of `from_pretrained`.
+
+Read `load.py` first; it is the story. Nothing here imports transformers until a transformers model
+is asked for.
+"""
+
+from reference_loader.errors import LoadError
+from reference_loader.load import from_pretrained, plan
+from reference_loader.plan import LoadPlan
+
+__all__ = ["LoadError", "LoadPlan", "from_pretrained", "plan"]

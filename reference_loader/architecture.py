@@ -1,0 +1,307 @@
+"""What a loader must know of a model class, and how transformers tells it.
+
+The only room that imports transformers. Where its releases have differing interfaces, the
+difference ends here; what loading means never depends on a release.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from reference_loader.errors import ConfigNotFound, UnknownModelClass, UnsupportedOption
+from reference_loader.llama import Llama
+from reference_loader.names import Rename
+from reference_loader.options import Options
+
+
+class Architecture(ABC):
+    """A model class with the config it is built from.
+
+    Attributes:
+        model_class: what is built.
+        config: what it is built from; a copy, so the caller's is never modified (CFG-2).
+        base_prefix: the attribute under which a head model keeps its base model; "" for none.
+        declared_dtype: what the config declares: a dtype, its name, or None.
+    """
+
+    model_class: type[nn.Module]
+    config: Any
+    base_prefix: str
+    declared_dtype: Any
+
+    @abstractmethod
+    def construct(self) -> nn.Module:
+        """Call the model class."""
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Note in the config which dtype the model is built in (CFG-8)."""
+
+    def kept_in_float32(self, model: nn.Module, dtype: torch.dtype) -> set[str]:
+        """Modules that stay in float32 though the model is built in `dtype` (DTY-9)."""
+        return set()
+
+    def renames(self, model: nn.Module) -> list[Rename]:
+        """The renames of checkpoint keys that are registered for the class."""
+        return []
+
+    def ignored_unexpected(self, model: nn.Module) -> set[str]:
+        """Regular expressions of keys nobody needs to hear of when they are left over (MAP-5)."""
+        return set()
+
+    def ignored_missing(self, model: nn.Module) -> set[str]:
+        """Regular expressions of keys nobody needs to hear of when they are missing."""
+        return set()
+
+    def initialiser(self, module: nn.Module) -> Callable[[nn.Module], object] | None:
+        """The function that initialises `module` and what is below it, if it brings one."""
+        return None
+
+    def forget_tie(self, model: nn.Module, name: str) -> None:
+        """Note on the model that `name` is not tied after all."""
+
+    def read_generation_config(
+        self, model: nn.Module, folder: Path | None, options: Options
+    ) -> None:
+        """Give a model that generates its generation config (CFG-4)."""
+
+
+def choose(
+    source: str, folder: Path, model_args: tuple[Any, ...], options: Options
+) -> Architecture:
+    """The architecture that the arguments, or else the config, ask for (CFG-5).
+
+    Raises:
+        ConfigNotFound: no readable `config.json` and no config passed (CFG-6, CFG-7).
+        UnknownModelClass: the class cannot be told.
+    """
+    if options.model_class is not None and issubclass(options.model_class, Llama):
+        return PlainLlama(folder, options)
+    architecture = TransformersModel(folder, model_args, options)
+    architecture.config.name_or_path = source
+    return architecture
+
+
+class PlainLlama(Architecture):
+    """Our own Llama: needs no transformers."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self.model_class = options.model_class or Llama
+        self.config = read_config(folder) | dict(options.overrides)
+        self.base_prefix = Llama.base_model_prefix
+        self.declared_dtype = self.config.get("dtype", self.config.get("torch_dtype"))
+
+    def construct(self) -> nn.Module:
+        return Llama.from_config(self.config)
+
+    def ignored_unexpected(self, model: nn.Module) -> set[str]:
+        return {r"rotary_emb\.inv_freq"}
+
+
+class TransformersModel(Architecture):
+    """A `PreTrainedModel` of the installed transformers, or a subclass of the user's."""
+
+    def __init__(self, folder: Path, model_args: tuple[Any, ...], options: Options) -> None:
+        self.config, self._model_kwargs = _config(folder, options)
+        self._model_args = model_args
+        self.model_class = _model_class(options.model_class, self.config)
+        self.base_prefix = getattr(self.model_class, "base_model_prefix", "")
+        self.declared_dtype = getattr(self.config, _dtype_field(self.config), None)
+        _refuse_unsupported(self.config)
+
+    def construct(self) -> nn.Module:
+        # Its own copy, since a constructor may write to its config.
+        model = self.model_class(
+            copy.deepcopy(self.config), *self._model_args, **self._model_kwargs
+        )
+        _patch_output_recorders(model)
+        return model
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        parts = [getattr(self.config, name, None) for name in getattr(self.config, "sub_configs", ())]
+        for config in (self.config, *(part for part in parts if part is not None)):
+            setattr(config, _dtype_field(config), dtype)
+
+    def kept_in_float32(self, model: nn.Module, dtype: torch.dtype) -> set[str]:
+        kept = set()
+        if dtype == torch.float16:
+            kept |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
+        if dtype in (torch.float16, torch.bfloat16):
+            kept |= set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+        return kept
+
+    def renames(self, model: nn.Module) -> list[Rename]:
+        return [*_class_renames(model), *_registered_renames(model)]
+
+    def ignored_unexpected(self, model: nn.Module) -> set[str]:
+        # Buffers that older releases saved and newer ones compute.
+        buffers = [name for name, _ in model.named_buffers()]
+        computed = {
+            pattern
+            for suffix, pattern in (
+                ("rotary_emb.inv_freq", r"rotary_emb\.inv_freq"),
+                ("position_ids", r"(^|\.)position_ids$"),
+            )
+            if any(name.endswith(suffix) for name in buffers)
+        }
+        return computed | set(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
+
+    def ignored_missing(self, model: nn.Module) -> set[str]:
+        return set(getattr(model, "_keys_to_ignore_on_load_missing", None) or ())
+
+    def initialiser(self, module: nn.Module) -> Callable[[nn.Module], object] | None:
+        return getattr(module, "_init_weights", None)
+
+    def forget_tie(self, model: nn.Module, name: str) -> None:
+        getattr(model, "all_tied_weights_keys", {}).pop(name, None)
+
+    def read_generation_config(
+        self, model: nn.Module, folder: Path | None, options: Options
+    ) -> None:
+        if not (hasattr(model, "can_generate") and model.can_generate()):
+            return
+        given = options.generation_config
+        if given is not None:
+            model.generation_config = model.generation_config.from_dict(given.to_dict())
+        elif folder is not None:
+            model.generation_config = _generation_config(model, folder)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a folder.
+
+    Raises:
+        ConfigNotFound: it is absent (CFG-6) or no JSON object (CFG-7).
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigNotFound(f"{folder} holds no config.json.", "Copy it, or pass `config`.")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as cause:
+        raise ConfigNotFound(f"{path} is not JSON: {cause}.", "Download it again.") from cause
+    if not isinstance(content, dict):
+        raise ConfigNotFound(f"{path} holds no JSON object.", "Download it again.")
+    return content
+
+
+def _config(folder: Path, options: Options) -> tuple[Any, dict[str, Any]]:
+    """The config and the arguments that are the model's own (CFG-3)."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    overrides = dict(options.overrides)
+    if isinstance(options.config, PretrainedConfig):
+        config = copy.deepcopy(options.config)
+    else:
+        where = Path(options.config) if options.config is not None else folder
+        raw = read_config(where)
+        reader = getattr(options.model_class, "config_class", None) or AutoConfig
+        if reader is AutoConfig and raw.get("model_type") is None:
+            raise UnknownModelClass(
+                f"{where / 'config.json'} has no 'model_type'.", "Pass `model_class`."
+            )
+        config, overrides = reader.from_pretrained(
+            str(where), return_unused_kwargs=True, local_files_only=True, **overrides
+        )
+    if options.attn_implementation is not None:
+        config._attn_implementation = options.attn_implementation
+    return config, overrides
+
+
+def _model_class(asked: type | None, config: Any) -> type[nn.Module]:
+    import transformers
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    mapping = getattr(asked, "_model_mapping", None)
+    if asked is not None and mapping is None:
+        return asked
+    if mapping is not None:
+        if type(config) not in mapping:
+            raise UnknownModelClass(
+                f"{asked.__name__} knows no model of type {config.model_type!r}."
+            )
+        return _get_model_class(config, mapping)
+    for name in getattr(config, "architectures", None) or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    raise UnknownModelClass(
+        f"The config's architectures={config.architectures!r} name no class of transformers.",
+        "Pass `model_class`.",
+    )
+
+
+def _refuse_unsupported(config: Any) -> None:
+    for name in ("quantization_config", "transformers_weights"):
+        if getattr(config, name, None):
+            raise UnsupportedOption(
+                f"The config has {name!r}, which this loader does not "
+                "carry out.",
+                "Load with transformers itself.",
+            )
+
+
+def _dtype_field(config: Any) -> str:
+    """`torch_dtype` became `dtype` in 4.56."""
+    return "dtype" if hasattr(type(config), "dtype") or hasattr(config, "dtype") else "torch_dtype"
+
+
+def _patch_output_recorders(model: nn.Module) -> None:
+    try:
+        from transformers.monkey_patching import patch_output_recorders
+    except ImportError:  # before 5.2
+        return
+    patch_output_recorders(model)
+
+
+def _class_renames(model: nn.Module) -> Iterable[Rename]:
+    """Renames that releases before 5.x keep on the class."""
+    from reference_loader.names import mapping_renames
+
+    mapping = getattr(model, "_checkpoint_conversion_mapping", None)
+    return mapping_renames(mapping if isinstance(mapping, dict) else None)
+
+
+def _registered_renames(model: nn.Module) -> Iterable[Rename]:
+    """Renames that 5.x keeps in a table; tensors that must be converted are refused."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming
+    except ImportError:
+        return []
+    mapping = get_model_conversion_mapping(model, add_legacy=False)
+    return [
+        (lambda key, entry=entry: entry.rename_source_key(key)[0])
+        if isinstance(entry, WeightRenaming)
+        else (lambda key, entry=entry: _refuse_conversion(key, entry, model))
+        for entry in mapping
+    ]
+
+
+def _refuse_conversion(key: str, entry: Any, model: nn.Module) -> str:
+    if entry.rename_source_key(key)[1] is not None:
+        raise UnsupportedOption(
+            f"{type(model).__name__} needs the stored tensor {key!r} converted, which this loader "
+            "does not do yet.",
+            "Load with transformers itself.",
+        )
+    return key
+
+
+def _generation_config(model: nn.Module, folder: Path) -> Any:
+    from transformers import GenerationConfig
+
+    local: dict[str, Any] = {"local_files_only": True}
+    if (folder / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(str(folder), **local)
+    if not (folder / "config.json").is_file():
+        return model.generation_config
+    return GenerationConfig.from_pretrained(
+        str(folder), config_file_name="config.json", _from_model_config=True, **local
+    )

@@ -1,0 +1,173 @@
+"""From what the checkpoint holds and what the model needs to a `LoadPlan`: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reference_loader import names
+from reference_loader.checkpoint import Checkpoint
+from reference_loader.dtypes import tensor_dtype
+from reference_loader.errors import NothingMatches, ShapeMismatch
+from reference_loader.plan import Mismatch, Placement
+from reference_loader.skeleton import Skeleton, Slot
+from reference_loader.tensors import StoredTensor, read_header
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a checkpoint holds, one tensor a key.
+
+    `duplicates`, `unlisted` and `phantom` are as in `LoadPlan`.
+    """
+
+    stored: Mapping[str, StoredTensor]
+    duplicates: Mapping[str, tuple[Path, ...]]
+    unlisted: frozenset[str]
+    phantom: frozenset[str]
+
+
+def take_inventory(checkpoint: Checkpoint) -> Inventory:
+    """Read every header; where a key is stored twice, the index decides (IDX-2).
+
+    Raises:
+        BadTensorFile: see `read_header`.
+    """
+    listed = checkpoint.index.shard_of if checkpoint.index else {}
+    copies: dict[str, list[StoredTensor]] = {}
+    for file in checkpoint.files:
+        for key, tensor in read_header(file).items():
+            copies.setdefault(key, []).append(tensor)
+    stored = {key: _listed_copy(found, listed.get(key)) for key, found in copies.items()}
+    return Inventory(
+        stored,
+        {key: tuple(c.file for c in found) for key, found in copies.items() if len(found) > 1},
+        frozenset(copies.keys() - listed.keys() if listed else ()),
+        frozenset(key for key, shard in listed.items() if key not in copies or
+                  shard not in [c.file for c in copies[key]]),
+    )
+
+
+def _listed_copy(copies: list[StoredTensor], shard: Path | None) -> StoredTensor:
+    return next((copy for copy in copies if copy.file == shard), copies[-1])
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which stored tensor fills which slot, and what is left on either side."""
+
+    placements: tuple[Placement, ...]
+    mismatched: tuple[Mismatch, ...]
+    unexpected: frozenset[str]
+
+
+def match(
+    stored: Mapping[str, StoredTensor],
+    skeleton: Skeleton,
+    prefix: str,
+    renames: Iterable[names.Rename],
+    kept: Collection[str],
+) -> Match:
+    """Give every stored tensor its slot.
+
+    Where two keys name one slot, the slot's own name wins, then the first in the file (MAP-9).
+
+    Args:
+        stored: checkpoint key to tensor.
+        skeleton: the empty model.
+        prefix, renames: see `names.resolve`.
+        kept: modules kept in float32, see `tensor_dtype`.
+
+    Raises:
+        NothingMatches: not one key has a slot (MAP-7).
+    """
+    targets = names.resolve(stored, skeleton.slots, prefix, renames)
+    winners: dict[str, StoredTensor] = {}
+    for key, target in targets.items():
+        if target in skeleton.slots and (target not in winners or key == target):
+            winners[target] = stored[key]
+    if stored and not winners and skeleton.slots:
+        raise _nothing_matches(stored, skeleton)
+    placements, mismatched = [], []
+    for target, tensor in winners.items():
+        slot = skeleton.slots[target]
+        if tensor.shape == slot.shape:
+            placements.append(Placement(target, tensor, tensor_dtype(target, slot.dtype, kept)))
+        else:
+            mismatched.append(Mismatch(target, tensor.shape, slot.shape, tensor.file))
+    unexpected = frozenset(t for t in targets.values() if t not in skeleton.slots)
+    return Match(tuple(placements), tuple(mismatched), unexpected)
+
+
+def refuse_mismatches(mismatched: Collection[Mismatch]) -> None:
+    """Raise, naming every parameter and both its shapes.
+
+    Raises:
+        ShapeMismatch: `mismatched` is not empty (MIS-4).
+    """
+    if mismatched:
+        lines = [f"{m.name}: {list(m.stored)} in {m.file}, {list(m.model)} in the model"
+                 for m in mismatched]
+        raise ShapeMismatch(
+            f"size mismatch for {'; '.join(lines)}.",
+            "Check the config; `ignore_mismatched_sizes=True` initialises these anew.",
+        )
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What the ties come to.
+
+    Attributes:
+        groups: each group with the name that provides the parameter first.
+        rivals: a name that is stored too, to the provider of its group.
+        provided: names that need nothing, since another of their group provides.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    rivals: Mapping[str, str]
+    provided: frozenset[str]
+
+
+def decide_ties(groups: Iterable[tuple[str, ...]], filled: Collection[str]) -> Ties:
+    """Which name of each group provides the parameter: the first that is stored (TIE-2).
+
+    Args:
+        groups: names that are one parameter.
+        filled: names that a stored tensor fills.
+    """
+    ordered, rivals, provided = [], {}, set()
+    for group in groups:
+        stored = [name for name in group if name in filled]
+        first = stored[0] if stored else group[0]
+        ordered.append((first, *(name for name in group if name != first)))
+        rivals.update(dict.fromkeys(stored[1:], first))
+        if stored:
+            provided.update(group)
+    return Ties(tuple(ordered), rivals, frozenset(provided))
+
+
+def decide_fresh(
+    slots: Mapping[str, Slot], lacking: Collection[str], ties: Ties, kept: Collection[str]
+) -> dict[str, torch.dtype]:
+    """The parameters to initialise and their dtypes: one for each tie, none that a tie provides."""
+    followers = {name for group in ties.groups for name in group[1:]}
+    return {
+        name: tensor_dtype(name, slots[name].dtype, kept)
+        for name in slots
+        if name in lacking
+        and slots[name].kind == "parameter"
+        and name not in followers | ties.provided
+    }
+
+
+def _nothing_matches(stored: Mapping[str, StoredTensor], skeleton: Skeleton) -> NothingMatches:
+    key, tensor = next(iter(stored.items()))
+    return NothingMatches(
+        f"Not one of the {len(stored)} stored tensors belongs to the model: {tensor.file} holds "
+        f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
+        "Check the model class, or rename with `key_mapping`.",
+    )

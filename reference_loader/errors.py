@@ -1,0 +1,106 @@
+"""What goes wrong while loading, as one family of exceptions.
+
+Every error carries a code, a message that names the file and the key, the cause if there was one,
+and a hint. Each class is also the builtin exception that `transformers` documents for the same
+defect, so a caller who catches `OSError` today catches it tomorrow.
+"""
+
+from __future__ import annotations
+
+
+class LoadError(Exception):
+    """Base of all loading errors.
+
+    Attributes:
+        code: stable, kebab-case name of the defect.
+        message: what is wrong, naming the file and the key.
+        hint: what the reader can do about it; may be empty.
+    """
+
+    code = "load-error"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} Hint: {self.hint}" if self.hint else self.message
+
+
+class SourceNotFound(LoadError, OSError):
+    """The source is no folder that exists (RES-5)."""
+
+    code = "source-not-found"
+
+
+class WeightsNotFound(LoadError, OSError):
+    """The folder holds none of the weight files looked for (RES-4)."""
+
+    code = "weights-not-found"
+
+
+class ConfigNotFound(LoadError, OSError):
+    """The folder holds no usable `config.json` (CFG-6, CFG-7)."""
+
+    code = "config-not-found"
+
+
+class ShardNotFound(LoadError, OSError):
+    """The index names a shard that is not there (IDX-6)."""
+
+    code = "shard-not-found"
+
+
+class BadIndex(LoadError, ValueError):
+    """The index file is not what an index must be (IDX-4, IDX-5)."""
+
+    code = "bad-index"
+
+
+class UnsafePath(LoadError, ValueError):
+    """A name inside the checkpoint leads out of its folder (IDX-9)."""
+
+    code = "unsafe-path"
+
+
+class BadTensorFile(LoadError, OSError):
+    """A weight file is damaged: its header or its length is wrong (FMT-1, FMT-2)."""
+
+    code = "bad-tensor-file"
+
+
+class BadDtype(LoadError, ValueError):
+    """The dtype asked for is not one a model can be built in (DTY-5, DTY-6)."""
+
+    code = "bad-dtype"
+
+
+class ShapeMismatch(LoadError, RuntimeError):
+    """A stored tensor has not the shape of its parameter (MIS-4)."""
+
+    code = "shape-mismatch"
+
+
+class NothingMatches(LoadError, ValueError):
+    """Not one stored tensor belongs to the model (MAP-7)."""
+
+    code = "nothing-matches"
+
+
+class NotStrict(LoadError, ValueError):
+    """`strict=True` and the checkpoint is not exactly the model (INF-6)."""
+
+    code = "not-strict"
+
+
+class UnknownModelClass(LoadError, ValueError):
+    """No model class can be told from the arguments and the config (CFG-5)."""
+
+    code = "unknown-model-class"
+
+
+class UnsupportedOption(LoadError, ValueError):
+    """An option of `from_pretrained` that this loader does not carry out."""
+
+    code = "unsupported-option"

@@ -1,0 +1,90 @@
+"""The shard index, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from reference_loader.errors import BadIndex, ShardNotFound, UnsafePath
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Which shard holds which key.
+
+    Attributes:
+        path: the index file.
+        shard_of: checkpoint key to the path of the shard that holds it.
+        total_size: bytes of all tensors as the index claims, or None.
+    """
+
+    path: Path
+    shard_of: Mapping[str, Path]
+    total_size: int | None
+
+    @property
+    def shards(self) -> tuple[Path, ...]:
+        """Every shard once, by name."""
+        return tuple(sorted(set(self.shard_of.values())))
+
+
+def read_index(path: Path) -> ShardIndex:
+    """Read `*.index.json`.
+
+    Raises:
+        BadIndex: not JSON, or without a usable `metadata` or `weight_map` (IDX-4, IDX-5).
+        UnsafePath: a shard's name leads out of the folder (IDX-9).
+        ShardNotFound: a shard is not there (IDX-6).
+    """
+    content = _parse(path)
+    metadata = _table(path, content, "metadata")
+    weight_map = _table(path, content, "weight_map")
+    shard_of = {key: _shard(path, key, name) for key, name in weight_map.items()}
+    index = ShardIndex(path, shard_of, _total_size(metadata))
+    for shard in index.shards:
+        if not shard.is_file():
+            raise ShardNotFound(
+                f"The index {path} names the shard {shard.name!r}, but {shard} is no file.",
+                "Download or copy the shard again.",
+            )
+    return index
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as cause:
+        raise BadIndex(f"The index {path} is not JSON: {cause}.", "Download it again.") from cause
+    if not isinstance(content, dict):
+        raise BadIndex(f"The index {path} holds no JSON object.", "Download it again.")
+    return content
+
+
+def _table(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
+    table = content.get(name)
+    if not isinstance(table, dict) or (name == "weight_map" and not table):
+        raise BadIndex(
+            f"The index {path} has no usable {name!r}.",
+            "An index holds the objects 'metadata' and 'weight_map'.",
+        )
+    return table
+
+
+def _shard(path: Path, key: str, name: object) -> Path:
+    if not isinstance(name, str) or not name:
+        raise BadIndex(f"The index {path} gives no file name for the key {key!r}.")
+    for kind in (PurePosixPath(name), PureWindowsPath(name)):
+        if kind.anchor or ".." in kind.parts:
+            raise UnsafePath(
+                f"The index {path} puts the key {key!r} in {name!r}, which leads out of the folder.",
+                "Do not trust this checkpoint.",
+            )
+    return path.parent / name
+
+
+def _total_size(metadata: dict[str, Any]) -> int | None:
+    size = metadata.get("total_size")
+    return int(size) if isinstance(size, (int, float)) else None

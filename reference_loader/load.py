@@ -1,0 +1,137 @@
+"""`from_pretrained` and `plan`: the story."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reference_loader import decide, devices, names
+from reference_loader.architecture import Architecture, choose
+from reference_loader.checkpoint import Checkpoint, locate, open_folder
+from reference_loader.dtypes import ModelDtype, model_dtype
+from reference_loader.errors import UnsupportedOption
+from reference_loader.finish import finish
+from reference_loader.fresh import initialise
+from reference_loader.options import Options, documented
+from reference_loader.plan import LoadPlan
+from reference_loader.pump import pump
+from reference_loader.report import LoadReport, refuse_disagreements
+from reference_loader.skeleton import Skeleton, build
+
+Source = str | PathLike[str]
+
+
+@documented
+def from_pretrained(source: Source, *model_args: Any, **options: Any) -> Any:
+    """Load a checkpoint into a model.
+
+    Args:
+        source: the folder with `config.json` and the safetensors.
+        model_args: passed to the model class after its config.
+        options: see `reference_loader.options.Options`; what is no option overrides the config's
+            field of that name, or else goes to the model class (CFG-3).
+
+    Returns:
+        The model, in evaluation mode; with `output_loading_info` a pair of it and the loading
+        info.
+
+    Raises:
+        LoadError: see `reference_loader.errors`; each is also the builtin exception that stock
+            documents.
+    """
+    wanted = Options.of(options)
+    prepared = _prepare(source, model_args, wanted)
+    plan, skeleton, architecture = prepared.plan, prepared.skeleton, prepared.architecture
+    if wanted.strict:
+        refuse_disagreements(plan)
+    if not wanted.ignore_mismatched_sizes:
+        decide.refuse_mismatches(plan.mismatched)
+
+    initialise(skeleton, architecture.construct, plan.dtype, plan.fresh, architecture.initialiser)
+    pump(plan, skeleton.model)
+    untied = finish(plan, skeleton.model, architecture, wanted)
+
+    report = LoadReport(plan, untied)
+    report.log()
+    return (skeleton.model, report.info()) if wanted.output_loading_info else skeleton.model
+
+
+@documented
+def plan(source: Source, *model_args: Any, **options: Any) -> LoadPlan:
+    """Decide everything and read no weight: same arguments, same errors, as `from_pretrained`."""
+    return _prepare(source, model_args, Options.of(options)).plan
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    plan: LoadPlan
+    skeleton: Skeleton
+    architecture: Architecture
+
+
+def _prepare(source: Source, model_args: tuple[Any, ...], options: Options) -> _Prepared:
+    """Find, read the headers, build the empty model, decide."""
+    if source is None or options.state_dict is not None:
+        raise UnsupportedOption(
+            "`state_dict` is not carried out by this loader yet.", "Give a folder."
+        )
+    folder = open_folder(source, options.subfolder)
+    architecture = choose(str(source), folder, model_args, options)
+    checkpoint = locate(folder, options)
+    inventory = decide.take_inventory(checkpoint)
+    dtype = model_dtype(options.dtype, architecture.declared_dtype, _auto_order(inventory))
+    architecture.set_dtype(dtype.dtype)
+    skeleton = build(architecture.construct, dtype.dtype)
+    plan = _decide(options, architecture, checkpoint, inventory, dtype, skeleton)
+    return _Prepared(plan, skeleton, architecture)
+
+
+def _auto_order(inventory: decide.Inventory) -> list[Any]:
+    """The order in which dtype="auto" looks at stored tensors: by file, then by key (DTY-2)."""
+    return sorted(inventory.stored.values(), key=lambda tensor: (tensor.file, tensor.key))
+
+
+def _decide(
+    options: Options,
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    inventory: decide.Inventory,
+    dtype: ModelDtype,
+    skeleton: Skeleton,
+) -> LoadPlan:
+    model = skeleton.model
+    kept = architecture.kept_in_float32(model, dtype.dtype)
+    renames = [*names.mapping_renames(options.key_mapping), *architecture.renames(model)]
+    match = decide.match(
+        inventory.stored, skeleton, architecture.base_prefix, renames, kept
+    )
+    filled = {placement.target for placement in match.placements}
+    ties = decide.decide_ties(skeleton.ties, filled)
+    lacking = skeleton.slots.keys() - filled
+    missing = lacking - {m.name for m in match.mismatched} - ties.provided
+    ignored = names.ignored(match.unexpected, architecture.ignored_unexpected(model))
+    return LoadPlan(
+        model_class=architecture.model_class,
+        source=checkpoint.folder,
+        files=checkpoint.files,
+        why_files=checkpoint.why,
+        dtype=dtype.dtype,
+        why_dtype=dtype.why,
+        device=devices.resolve(options.device_map),
+        placements=match.placements,
+        missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
+        fresh=decide.decide_fresh(skeleton.slots, lacking, ties, kept),
+        unexpected=match.unexpected - ignored,
+        ignored=frozenset(ignored),
+        mismatched=match.mismatched,
+        ties=ties.groups,
+        rivals=ties.rivals,
+        duplicates=inventory.duplicates,
+        unlisted=inventory.unlisted,
+        phantom=inventory.phantom,
+    )

@@ -1,0 +1,67 @@
+"""From checkpoint keys to model keys: renames and the base model's prefix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+Rename = Callable[[str], str]
+
+# Names that older PyTorch and TensorFlow checkpoints carry (MAP-8); tried in this order.
+LEGACY = {
+    "LayerNorm.gamma": "LayerNorm.weight",
+    "LayerNorm.beta": "LayerNorm.bias",
+    ".weight_g": ".parametrizations.weight.original0",
+    ".weight_v": ".parametrizations.weight.original1",
+}
+
+
+def resolve(
+    keys: Iterable[str], model_keys: Collection[str], prefix: str, renames: Iterable[Rename] = ()
+) -> dict[str, str]:
+    """The name in the model of every checkpoint key.
+
+    A name that is not in `model_keys` is a key the model has no place for.
+
+    Args:
+        keys: checkpoint keys.
+        model_keys: the keys of the model's state dict.
+        prefix: the attribute under which a head model keeps its base model; "" for none.
+        renames: applied in turn, before the prefix is added or taken away.
+    """
+    renames = [*renames, *map(_legacy, LEGACY)]
+    return {key: _resolve(key, model_keys, prefix, renames) for key in keys}
+
+
+def mapping_renames(key_mapping: Mapping[str, str] | None) -> list[Rename]:
+    """`key_mapping` as renames: each a regular expression and its replacement (MAP-6)."""
+    return [_substitution(pattern, into) for pattern, into in (key_mapping or {}).items()]
+
+
+def ignored(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    """The keys that some regular expression of `patterns` finds."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return {key for key in keys if any(pattern.search(key) for pattern in compiled)}
+
+
+def _resolve(key: str, model_keys: Collection[str], prefix: str, renames: list[Rename]) -> str:
+    renamed = key
+    for rename in renames:
+        renamed = rename(renamed)
+    for candidate in (*_candidates(renamed, prefix), *_candidates(key, prefix)):
+        if candidate in model_keys:
+            return candidate
+    return renamed
+
+
+def _candidates(key: str, prefix: str) -> tuple[str, ...]:
+    return (key, key.removeprefix(f"{prefix}."), f"{prefix}.{key}") if prefix else (key,)
+
+
+def _substitution(pattern: str, into: str) -> Rename:
+    compiled = re.compile(pattern)
+    return lambda key: compiled.sub(into, key, count=1)
+
+
+def _legacy(old: str) -> Rename:
+    return lambda key: key.replace(old, LEGACY[old])

@@ -1,0 +1,58 @@
+"""`LoadReport`: what a load did, for the caller and for the log."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from reference_loader.errors import NotStrict
+from reference_loader.plan import LoadPlan
+
+logger = logging.getLogger("reference_loader")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did.
+
+    Attributes:
+        plan: what was decided.
+        untied: names the model would tie and the checkpoint stores with other values (TIE-4).
+    """
+
+    plan: LoadPlan
+    untied: tuple[str, ...] = ()
+
+    def info(self) -> dict[str, Any]:
+        """The loading info, in the fields and containers of stock's newest release (INF-1)."""
+        return {
+            "missing_keys": set(self.plan.missing),
+            "unexpected_keys": set(self.plan.unexpected),
+            "mismatched_keys": {(m.name, m.stored, m.model) for m in self.plan.mismatched},
+            "error_msgs": [],
+        }
+
+    def __str__(self) -> str:
+        found = dict(self.plan.disagreements)
+        if self.untied:
+            found["not tied, since stored with other values"] = list(self.untied)
+        lines = [f"  {kind}: {', '.join(names)}" for kind, names in found.items()]
+        head = f"{self.plan.model_class.__name__} from {self.plan.source}:"
+        return "\n".join([head, *lines]) if lines else f"{head} exactly what the model needs."
+
+    def log(self) -> None:
+        """One warning if the checkpoint is not exactly the model, nothing otherwise."""
+        if self.plan.disagreements or self.untied:
+            logger.warning("%s", self)
+
+
+def refuse_disagreements(plan: LoadPlan) -> None:
+    """Raise if the checkpoint is not exactly the model.
+
+    Raises:
+        NotStrict: naming every key (INF-6).
+    """
+    if plan.disagreements:
+        found = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in plan.disagreements.items())
+        raise NotStrict(f"{plan.source} is not exactly the model. {found}.", "Load without strict.")

@@ -1,0 +1,141 @@
+"""The model before a weight is read: parameters without memory, buffers that are real.
+
+Stock builds the whole model on the meta device and fills the buffers in afterwards, so a buffer
+that only its constructor knows is lost. Here the constructor runs on the CPU, and only what it
+registers as a parameter goes to meta at that moment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+# The default dtype belongs to the process, so one skeleton is built at a time.
+_building = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the model for one tensor.
+
+    `order` counts the parameters in the order of their registration; -1 for a buffer.
+    """
+
+    name: str
+    kind: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    order: int = -1
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """An empty model and what its state dict has room for.
+
+    Attributes:
+        model: parameters on meta, buffers real.
+        slots: name to slot, for every parameter and every persistent buffer.
+        ties: groups of names that are one parameter, each in the model's own order (TIE-1).
+    """
+
+    model: nn.Module
+    slots: Mapping[str, Slot]
+    ties: tuple[tuple[str, ...], ...]
+
+
+def build(
+    construct: Callable[[], nn.Module], dtype: torch.dtype, real: Collection[int] = ()
+) -> Skeleton:
+    """Construct the model without the memory of its weights.
+
+    Neither the generators nor the default dtype are moved.
+
+    Args:
+        construct: calls the model class.
+        dtype: the default dtype while it runs.
+        real: orders of parameters that keep the memory and the values their constructor gives.
+    """
+    order: dict[int, int] = {}
+    with _building, _default_dtype(dtype), torch.device("cpu"), torch.random.fork_rng(devices=()):
+        with _parameters_on_meta(order, real):
+            model = construct()
+    return Skeleton(model, _slots(model, order), _ties(model))
+
+
+@contextmanager
+def _parameters_on_meta(order: dict[int, int], real: Collection[int]) -> Iterator[None]:
+    registered: list[nn.Parameter] = []  # kept alive, so that no id is given twice
+    thread = threading.get_ident()
+
+    def to_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if threading.get_ident() != thread or id(parameter) in order:
+            return None
+        position = len(registered)
+        empty = parameter if position in real else on_meta(parameter)
+        registered.append(empty)
+        order[id(empty)] = position
+        return empty
+
+    hook = register_module_parameter_registration_hook(to_meta)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def on_meta(parameter: nn.Parameter) -> nn.Parameter:
+    """The same parameter without memory: class, dtype, shape, gradient flag and attributes stay."""
+    return like(parameter, parameter.data.to("meta"))
+
+
+def like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
+    """`data` as a parameter of the same class, gradient flag and attributes."""
+    copy = type(parameter)(data, requires_grad=parameter.requires_grad)
+    copy.__dict__.update(parameter.__dict__)
+    return copy
+
+
+def put(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Give the slot `name` its tensor; a parameter stays a parameter, a buffer a buffer."""
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    if leaf in owner._buffers:
+        owner._buffers[leaf] = tensor
+    elif isinstance(tensor, nn.Parameter):
+        owner._parameters[leaf] = tensor
+    else:
+        parameter = owner._parameters[leaf]
+        assert parameter is not None
+        owner._parameters[leaf] = like(parameter, tensor)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _slots(model: nn.Module, order: Mapping[int, int]) -> dict[str, Slot]:
+    slots = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+        position = order.get(id(tensor), -1)
+        slots[name] = Slot(name, kind, tensor.dtype, tuple(tensor.shape), position)
+    return slots
+
+
+def _ties(model: nn.Module) -> tuple[tuple[str, ...], ...]:
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)

@@ -1,0 +1,155 @@
+"""Headers and lazy tensors of safetensors files.
+
+The format: eight bytes, little-endian, the length of the header; the header, JSON; the payload.
+Source: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reference_loader.errors import BadTensorFile
+
+# The library's own limit; a longer header is an attack or a damaged length.
+LONGEST_HEADER = 100_000_000
+
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor of a file, as its header describes it; `start` and `stop` are bytes of the file."""
+
+    key: str
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return self.stop - self.start
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """What a safetensors file holds, in the order of its payload; no payload is read.
+
+    Raises:
+        BadTensorFile: the header is damaged, or does not describe exactly the payload (FMT-1, FMT-2).
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        length = _header_length(path, file.read(8), size)
+        entries = _parse(path, file.read(length))
+    base = 8 + length
+    stored = [_stored(path, key, entry, base) for key, entry in entries.items()]
+    stored.sort(key=lambda tensor: (tensor.start, tensor.stop))
+    _check_payload(path, stored, base, size)
+    return {tensor.key: tensor for tensor in stored}
+
+
+class MappedFile:
+    """A file mapped copy-on-write, from which tensors are views.
+
+    A view keeps the mapping alive; each has a storage of its own, so a tensor that is saved or
+    shared drags no neighbour along.
+    """
+
+    def __init__(self, path: Path) -> None:
+        size = path.stat().st_size
+        self._storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
+
+    def view(self, stored: StoredTensor) -> torch.Tensor:
+        """The tensor, unread: its pages come from the disk when they are touched."""
+        payload = self._storage[stored.start : stored.stop]
+        if stored.start % stored.dtype.itemsize:
+            payload = payload.clone()  # kernels may assume an aligned first element
+        return torch.empty(0, dtype=stored.dtype).set_(payload, 0, stored.shape)
+
+
+def _header_length(path: Path, prefix: bytes, size: int) -> int:
+    if len(prefix) < 8:
+        raise _damaged(path, f"it is {size} bytes long, too short for a header")
+    length = int(struct.unpack("<Q", prefix)[0])
+    if length > min(size - 8, LONGEST_HEADER):
+        raise _damaged(path, f"its header claims {length} bytes, the file has {size}")
+    return length
+
+
+def _parse(path: Path, header: bytes) -> dict[str, Any]:
+    try:
+        entries = json.loads(header, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as cause:
+        raise _damaged(path, f"its header is not usable JSON ({cause})") from cause
+    if not isinstance(entries, dict):
+        raise _damaged(path, "its header is no JSON object")
+    entries.pop("__metadata__", None)
+    return entries
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return table
+
+
+def _stored(path: Path, key: str, entry: Any, base: int) -> StoredTensor:
+    try:
+        dtype = DTYPES[entry["dtype"]]
+        shape = tuple(map(_count, entry["shape"]))
+        start, stop = map(_count, entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as cause:
+        raise _damaged(path, f"its entry {key!r} is not usable ({cause!r})") from cause
+    if stop - start != math.prod(shape) * dtype.itemsize:
+        raise _damaged(path, f"its entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}")
+    return StoredTensor(key, path, dtype, shape, base + start, base + stop)
+
+
+def _count(number: Any) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ValueError(f"{number!r} is no count")
+    return number
+
+
+def _check_payload(path: Path, stored: list[StoredTensor], base: int, size: int) -> None:
+    end = base
+    for tensor in stored:
+        if tensor.start != end:
+            raise _damaged(path, f"its entry {tensor.key!r} overlaps another or leaves a hole")
+        end = tensor.stop
+    if end != size:
+        kind = "truncated" if size < end else "too long"
+        raise _damaged(path, f"it is {kind}: {size} bytes, its header describes {end}")
+
+
+def _damaged(path: Path, what: str) -> BadTensorFile:
+    return BadTensorFile(f"{path} is damaged: {what}.", "Download or copy the file again.")
