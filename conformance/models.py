@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 
 class WithBuffer(LlamaForCausalLM):
@@ -57,7 +57,7 @@ class WithAdapter(LlamaForCausalLM):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self.adapter:
+        if module is getattr(self, "adapter", None):
             nn.init.normal_(module.weight, mean=0.0, std=2 * self.config.initializer_range)
 
 
@@ -88,5 +88,11 @@ class SmallConfig(LlamaConfig):
 
 class WithSmallConfig(LlamaForCausalLM):
     """A Llama with `SmallConfig` as its config class."""
+
+    config_class = SmallConfig
+
+
+class WithSmallConfigBase(LlamaModel):
+    """A base Llama with `SmallConfig`; it generates nothing, so it needs no generation config."""
 
     config_class = SmallConfig

@@ -19,7 +19,7 @@ from conformance.compare import compare
 from conformance.deviations import deviations, known
 from conformance.loaders import Loader, find, reference
 from conformance.observe import Loaded, observe, warm_up
-from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, Divergence, Observation, Result
+from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Observation, Result
 from conformance.spec import clause_for
 
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "huggingface_hub")
@@ -68,11 +68,17 @@ def judge(case: Case, session: Session) -> Result:
     try:
         expected = _expected(case)
         judged = observe(case, session.loader)
+    except NotApplicable as cause:
+        return replace(result, status=SKIP, reason=str(cause))
     except Exception as cause:
         reason = f"{type(cause).__name__}: {cause}"
         return replace(result, status=ERROR, reason=reason, seconds=time.perf_counter() - started)
     verdict = _verdict(case, session, expected.observation, judged, result)
     return replace(verdict, seconds=round(time.perf_counter() - started, 4))
+
+
+class NotApplicable(Exception):
+    """A checkpoint of the user's has no model of the class that the case asks for."""
 
 
 class ReferenceFails(Exception):
@@ -85,8 +91,11 @@ def _expected(case: Case) -> Loaded:
     found, exception = loaded.observation.findings, loaded.observation.exception
     if found:
         raise ReferenceFails(f"the reference breaks {found[0].clause}: {found[0]}")
+    if exception is not None and case.folder and "UnknownModelClass" in exception["types"]:
+        raise NotApplicable(exception["message"])
     if (exception is not None) != (case.input_class == INVALID):
-        raise ReferenceFails(f"the reference: {exception or 'loads what is invalid'}")
+        told = f"{exception['types'][0]}: {exception['message']}" if exception else "no error"
+        raise ReferenceFails(f"the reference, given {case.input_class} input: {told}")
     if exception is not None:
         unnamed = [name for name in case.names if name not in exception["message"]]
         if unnamed or "LoadError" not in exception["types"]:
@@ -99,10 +108,11 @@ def _verdict(
 ) -> Result:
     actual = judged.observation
     found = compare(expected, actual, case.names, case.input_class == ACCEPTABLE)
-    differences = [replace(d, clause=clause_for(d.kind, case.clauses)) for d in found]
-    seen = {(d.kind, d.where) for d in differences}
-    absolute = [d for d in actual.findings if (d.kind, d.where) not in seen]
-    divergences = tuple(differences + absolute)
+    # What an absolute check objects to needs no second mention by comparison.
+    seen = {(d.kind, d.where) for d in actual.findings}
+    differences = [d for d in found if (d.kind, d.where) not in seen]
+    cited = [replace(d, clause=clause_for(d.kind, case.clauses)) for d in differences]
+    divergences = (*actual.findings, *cited)
     result = replace(result, divergences=divergences, digest=digest(actual))
     if not divergences:
         return result
@@ -153,5 +163,3 @@ def _versions() -> dict[str, str | None]:
             found[package] = None
     return found
 
-
-__all__ = ["Divergence", "Session", "judge", "judge_all", "open_session"]

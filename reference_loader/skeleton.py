@@ -16,6 +16,9 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+# transformers 5 initialises no tensor that carries this mark; earlier releases do not look for it.
+NEEDS_NO_VALUES = "_is_hf_initialized"
+
 # The default dtype belongs to the process, so one skeleton is built at a time.
 _building = threading.RLock()
 
@@ -91,7 +94,9 @@ def _parameters_on_meta(order: dict[int, int], real: Collection[int]) -> Iterato
 
 def on_meta(parameter: nn.Parameter) -> nn.Parameter:
     """The same parameter without memory: class, dtype, shape, gradient flag and attributes stay."""
-    return like(parameter, parameter.data.to("meta"))
+    empty = like(parameter, parameter.data.to("meta"))
+    setattr(empty, NEEDS_NO_VALUES, True)
+    return empty
 
 
 def like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:

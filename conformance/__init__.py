@@ -1,0 +1,1 @@
+"""The conformance suite: holds any loader against the specification of `from_pretrained`."""

@@ -1,0 +1,50 @@
+"""`conformance check`: judge, show, keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from conformance.cases import CASES, Case
+from conformance.deviations import deviations, stale
+from conformance.keep import now, recording, run_folder
+from conformance.records import Result, exit_code
+from conformance.report.junit import write_junit
+from conformance.report.terminal import progress, show, summary
+from conformance.run import Session, header, judge_all, open_session
+
+
+def check(cases: Sequence[Case], loader_name: str, out: Path | None) -> int:
+    """Judge the cases, show the table, write the records; the exit code.
+
+    Raises:
+        UnknownLoader: `loader_name` names none.
+    """
+    session = open_session(loader_name)
+    folder = run_folder(out, session.target)
+    results: list[Result] = []
+    with recording(folder, header(session)) as recorder:
+        for result in progress(judge_all(cases, session), len(cases)):
+            recorder.result(result)
+            results.append(result)
+        complaints = _stale(results, session)
+        code = exit_code(results, complaints)
+        write_junit(folder / "junit.xml", results, f"conformance of {loader_name}")
+        recorder.footer(code, now())
+    show(results, complaints, _foot(results, session, folder))
+    return code
+
+
+def _stale(results: Sequence[Result], session: Session) -> list[str]:
+    """Only stock keeps the list up to date: another loader may well be better."""
+    if session.loader_name != "stock":
+        return []
+    return stale(results, session.release, [case.id for case in CASES], deviations())
+
+
+def _foot(results: Sequence[Result], session: Session, folder: Path) -> str:
+    seconds = sum(result.seconds for result in results)
+    return (
+        f"\n{summary(results)}; {session.loader_name} (transformers {session.release}) against "
+        f"the reference, {seconds:.1f} s, {folder}/report.jsonl"
+    )

@@ -1,0 +1,170 @@
+"""`conformance`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+EXIT_ERROR = 2
+EXIT_USAGE = 64
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse with the contract's exit code for usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code. No exception of a loader's comes through."""
+    from reference_loader.errors import LoadError
+
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except LoadError as error:
+        print(f"conformance: {error.code}: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except _UsageError as error:
+        print(f"conformance: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return code
+
+
+class _UsageError(ValueError):
+    """The arguments name something that is not there."""
+
+
+def _parser() -> _Parser:
+    parser = _Parser("conformance", description="Hold loaders against a specification of "
+                     "from_pretrained.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_check(commands.add_parser("check", help="judge a loader against the reference"))
+    _add_explain(commands.add_parser("explain", help="the plan of a load; no weight is read"))
+    spec = commands.add_parser("spec", help="show the clauses")
+    spec.add_argument("clause", nargs="?", metavar="ID")
+    spec.add_argument("--format", choices=("text", "markdown"), default="text")
+    spec.add_argument("--out", type=Path, metavar="FILE")
+    spec.set_defaults(run=_spec)
+    selftest = commands.add_parser("selftest", help="mutant loaders, each caught by its clause")
+    selftest.set_defaults(run=_selftest)
+    fixture = commands.add_parser("fixture", help="write a checkpoint to play with")
+    fixture.add_argument("recipe", metavar="RECIPE")
+    fixture.add_argument("folder", type=Path, metavar="DIR")
+    fixture.add_argument("--fault", action="append", default=[], metavar="NAME")
+    fixture.set_defaults(run=_fixture)
+    return parser
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--loader", default="stock", metavar="stock|reference|MODULE:ATTR")
+    parser.add_argument("--case", action="append", default=[], metavar="GLOB")
+    parser.add_argument("--clause", action="append", default=[], metavar="ID")
+    parser.add_argument("--device", choices=("cpu",), default="cpu")
+    parser.add_argument("--out", type=Path, metavar="DIR")
+    parser.set_defaults(run=_check)
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--model", metavar="MODULE:ATTR", help="the model class")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--subfolder", default="")
+    parser.add_argument("--variant")
+    parser.add_argument("--ignore-mismatched-sizes", action="store_true")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.set_defaults(run=_explain)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from conformance.cases import CASES, own_cases, select
+    from conformance.check import check
+    from conformance.loaders import UnknownLoader
+    from reference_loader.checkpoint import open_folder
+
+    _known_clauses(options.clause)
+    for path in options.checkpoints:
+        open_folder(path, subfolder="")
+    offered = [case for path in options.checkpoints for case in own_cases(path)] or list(CASES)
+    cases = select(offered, options.case, options.clause)
+    if not cases:
+        raise _UsageError(f"no case matches {options.case + options.clause}")
+    try:
+        return check(cases, options.loader, options.out)
+    except UnknownLoader as error:
+        raise _UsageError(str(error)) from error
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from conformance.cases import Case
+    from reference_loader import plan
+
+    try:
+        model_class = Case("", (), model=options.model or "").model_class()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise _UsageError(f"--model {options.model}: {error}") from error
+    decided = plan(
+        options.checkpoint,
+        model_class=model_class,
+        dtype=options.dtype,
+        subfolder=options.subfolder,
+        variant=options.variant,
+        ignore_mismatched_sizes=options.ignore_mismatched_sizes,
+    )
+    print(json.dumps(decided.to_dict(), indent=2) if options.format == "json" else decided)
+    return 0
+
+
+def _spec(options: argparse.Namespace) -> int:
+    from conformance.report.specification import as_markdown, as_text
+    from conformance.spec import clauses
+
+    if options.clause:
+        _known_clauses([options.clause])
+        text = as_text(clauses()[options.clause]) + "\n"
+    elif options.format == "markdown":
+        text = as_markdown()
+    else:
+        text = "".join(f"{c.id:<7} {c.level:<8} {c.title}\n" for c in clauses().values())
+    if options.out:
+        options.out.write_text(text, "utf-8")
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from conformance.selftest import selftest
+
+    return selftest()
+
+
+def _fixture(options: argparse.Namespace) -> int:
+    import shutil
+
+    from fixtures.write import materialise
+
+    try:
+        written = materialise(options.recipe, options.fault)
+    except ValueError as error:
+        raise _UsageError(str(error)) from error
+    if options.folder.exists():
+        raise _UsageError(f"{options.folder} exists already")
+    shutil.copytree(written, options.folder)
+    print(options.folder)
+    return 0
+
+
+def _known_clauses(identifiers: Sequence[Any]) -> None:
+    from conformance.spec import clauses
+
+    for identifier in identifiers:
+        if identifier not in clauses():
+            raise _UsageError(f"there is no clause {identifier!r}; `conformance spec` lists them")

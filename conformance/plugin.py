@@ -1,0 +1,108 @@
+"""pytest plugin: every case is an item, its id the case id.
+
+`pytest --pyargs conformance` judges the installed transformers; in another project's run
+`--conformance` adds the cases, and `--conformance-checkpoint DIR` judges checkpoints of one's own.
+Imports torch only once there is a case to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conformance.cases import Case
+    from conformance.records import Result
+    from conformance.run import Session
+
+COLLECTED = Path(__file__).with_name("cases.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the plugin."""
+    group = parser.getgroup("conformance", "hold from_pretrained against its specification")
+    group.addoption("--conformance", action="store_true", help="add the conformance cases")
+    group.addoption("--conformance-loader", default="stock", metavar="stock|reference|MODULE:ATTR")
+    group.addoption("--conformance-case", action="append", default=[], metavar="GLOB")
+    group.addoption("--conformance-clause", action="append", default=[], metavar="ID")
+    group.addoption("--conformance-checkpoint", action="append", default=[], metavar="DIR")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With `--conformance`, collect the cases besides what was named."""
+    if config.getoption("--conformance") or config.getoption("--conformance-checkpoint"):
+        config.args.append(str(COLLECTED))
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """`conformance/cases.py` holds the cases."""
+    if file_path == COLLECTED:
+        return Cases.from_parent(parent, path=file_path)
+    return None
+
+
+class Cases(pytest.File):
+    """The cases that the options select."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        from conformance.cases import CASES, own_cases, select
+
+        option = self.config.getoption
+        folders = [Path(folder) for folder in option("--conformance-checkpoint")]
+        offered = [case for folder in folders for case in own_cases(folder)] or list(CASES)
+        chosen = select(offered, option("--conformance-case"), option("--conformance-clause"))
+        for case in chosen:
+            yield CaseItem.from_parent(self, name=case.id, case=case)
+
+
+class CaseItem(pytest.Item):
+    """One case."""
+
+    def __init__(self, *, case: Case, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.case = case
+
+    def runtest(self) -> None:
+        from conformance.records import DIVERGE, ERROR, KNOWN, SKIP
+        from conformance.run import judge
+
+        result = judge(self.case, _session(self.config))
+        self.user_properties.append(("digest", result.digest))
+        if result.status in (DIVERGE, ERROR):
+            raise CaseFailed(result)
+        if result.status == SKIP:
+            pytest.skip(result.reason)
+        if result.status == KNOWN:
+            pytest.xfail(f"known deviation {result.deviation}: {result.reason}")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        from conformance.report.explanation import explanation
+
+        if isinstance(excinfo.value, CaseFailed):
+            return "\n".join(explanation(excinfo.value.result))
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.name
+
+
+class CaseFailed(Exception):
+    """The verdict is not as it should be."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.case)
+        self.result = result
+
+
+_SESSION: pytest.StashKey[Session] = pytest.StashKey()
+
+
+def _session(config: pytest.Config) -> Session:
+    from conformance.run import open_session
+
+    if _SESSION not in config.stash:
+        config.stash[_SESSION] = open_session(config.getoption("--conformance-loader"))
+    return config.stash[_SESSION]

@@ -1,0 +1,48 @@
+"""A result that is not as it should be, in words: what was promised, what came, how to rerun it."""
+
+from __future__ import annotations
+
+from conformance.records import Divergence, Result
+from conformance.report.plain import plain
+from conformance.spec import clauses
+
+MOST = 6
+WIDEST = 400
+
+
+def explanation(result: Result) -> list[str]:
+    """The lines that explain one result, most important first."""
+    lines = [f"{result.case}: {result.status}"]
+    if result.reason:
+        lines.append(f"  {plain(result.reason, WIDEST)}")
+    for clause in dict.fromkeys(divergence.clause for divergence in result.divergences):
+        lines += _clause_lines(clause, [d for d in result.divergences if d.clause == clause])
+    return [*lines, f"  rerun: {plain(result.rerun)}"]
+
+
+def _clause_lines(identifier: str, divergences: list[Divergence]) -> list[str]:
+    clause = clauses()[identifier]
+    lines = [f"  {clause.id} ({clause.level}): {clause.statement}"]
+    for divergence in divergences[:MOST]:
+        lines += _divergence_lines(divergence)
+    if len(divergences) > MOST:
+        lines.append(f"    and {len(divergences) - MOST} more")
+    return lines
+
+
+def _divergence_lines(divergence: Divergence) -> list[str]:
+    lines = [
+        f"    {divergence.kind} of {plain(divergence.where)}",
+        f"      expected  {plain(shown(divergence.expected), WIDEST)}",
+        f"      actual    {plain(shown(divergence.actual), WIDEST)}",
+    ]
+    if divergence.detail:
+        lines.append(f"      {plain(divergence.detail, WIDEST)}")
+    return lines
+
+
+def shown(value: object) -> str:
+    """An expected or actual value; of a tensor's facts, the part that says most."""
+    if isinstance(value, dict) and "fingerprint" in value:
+        return f"{value['dtype']} {value['shape']} {value['fingerprint']}"
+    return str(value)
