@@ -92,232 +92,399 @@ def _rejected(identifier: str, clause: str, *names: str, **more: Any) -> Case:
     return Case(identifier, (clause, "STA-2"), input_class=INVALID, names=names, **more)
 
 
-def _res() -> list[Case]:
-    sharded = "llama-f32-2"
-    return [
-        Case("res/single", ("RES-1", "MAP-1", "OUT-1")),
-        Case("res/single-beside-index", ("RES-2",), sharded, ("single-beside-index",)),
-        Case("res/bin-beside-single", ("RES-3",), faults=("bin-beside-safetensors",)),
-        Case("res/bin-beside-sharded", ("RES-3",), sharded, ("bin-beside-safetensors",)),
-        Case("res/use-safetensors", ("RES-3",), faults=("bin-beside-safetensors",),
-             options={"use_safetensors": True}),
-        _rejected("res/no-weights", "RES-4", "model.safetensors", "checkpoint",
-                  faults=("no-weights",)),
-        _rejected("res/no-folder", "RES-5", "nowhere", folder=Path("/nonexistent/nowhere")),
-        Case("res/subfolder", ("RES-6",), faults=("subfolder",), options={"subfolder": "inner"}),
-        Case("res/subfolder-sharded", ("RES-6",), sharded, ("subfolder",),
-             options={"subfolder": "inner"}),
-        Case("res/variant", ("RES-7",), faults=("variant-fp16",), options={"variant": "fp16"}),
-        Case("res/variant-sharded", ("RES-7",), sharded, ("variant-fp16",),
-             options={"variant": "fp16"}),
-        _rejected("res/variant-absent", "RES-4", "model.fp16.safetensors",
-                  options={"variant": "fp16"}),
-    ]
+TWO_SHARDS = "llama-f32-2"
+
+_RES = [
+    Case("res/single", ("RES-1", "MAP-1", "OUT-1")),
+    Case("res/single-beside-index", ("RES-2",), TWO_SHARDS, ("single-beside-index",)),
+    Case("res/bin-beside-single", ("RES-3",), faults=("bin-beside-safetensors",)),
+    Case("res/bin-beside-sharded", ("RES-3",), TWO_SHARDS, ("bin-beside-safetensors",)),
+    Case(
+        "res/use-safetensors",
+        ("RES-3",),
+        faults=("bin-beside-safetensors",),
+        options={"use_safetensors": True},
+    ),
+    _rejected("res/no-weights", "RES-4", "model.safetensors", "checkpoint", faults=("no-weights",)),
+    _rejected("res/no-folder", "RES-5", "nowhere", folder=Path("/nonexistent/nowhere")),
+    Case("res/subfolder", ("RES-6",), faults=("subfolder",), options={"subfolder": "inner"}),
+    Case(
+        "res/subfolder-sharded",
+        ("RES-6",),
+        TWO_SHARDS,
+        ("subfolder",),
+        options={"subfolder": "inner"},
+    ),
+    Case("res/variant", ("RES-7",), faults=("variant-fp16",), options={"variant": "fp16"}),
+    Case(
+        "res/variant-sharded",
+        ("RES-7",),
+        TWO_SHARDS,
+        ("variant-fp16",),
+        options={"variant": "fp16"},
+    ),
+    _rejected("res/variant-absent", "RES-4", "model.fp16.safetensors", options={"variant": "fp16"}),
+]
 
 
-def _idx() -> list[Case]:
-    two, seven = "llama-f32-2", "llama-f32-7"
-    return [
-        *(Case(f"idx/{n}-shards", ("IDX-1", "MAP-1"), f"llama-f32-{n}") for n in (2, 3, 7)),
-        Case("idx/odd-shard-names", ("IDX-1",), two, ("odd-shard-names",)),
-        *(Case(f"idx/stray-duplicate-of-{n}", ("IDX-2",), f"llama-f32-{n}", ("stray-duplicate",))
-          for n in (2, 3)),
-        *(Case(f"idx/shuffled-{n}", ("IDX-3",), f"llama-f32-{n}", ("shuffled-index",))
-          for n in (2, 7)),
-        _rejected("idx/not-json", "IDX-4", "model.safetensors.index.json", recipe=two,
-                  faults=("index-not-json",)),
-        _rejected("idx/without-metadata", "IDX-5", "index.json", "metadata", recipe=two,
-                  faults=("index-without-metadata",)),
-        _rejected("idx/without-weight-map", "IDX-5", "index.json", "weight_map", recipe=two,
-                  faults=("index-without-weight-map",)),
-        _rejected("idx/absent-shard-of-2", "IDX-6", "model-00002-of-00002.safetensors",
-                  recipe=two, faults=("absent-shard",)),
-        _rejected("idx/absent-shard-of-7", "IDX-6", "model-00007-of-00007.safetensors",
-                  recipe=seven, faults=("absent-shard",)),
-        Case("idx/phantom-key", ("IDX-7", "INF-2"), two, ("phantom-key",)),
-        Case("idx/unlisted-key", ("IDX-8",), two, ("unlisted-key",)),
-        _rejected("idx/leads-outside", "IDX-9", "index.json", "../outside.safetensors",
-                  recipe=two, faults=("index-leads-outside",)),
-    ]
+SEVEN_SHARDS = "llama-f32-7"
+
+_IDX = [
+    *(Case(f"idx/{n}-shards", ("IDX-1", "MAP-1"), f"llama-f32-{n}") for n in (2, 3, 7)),
+    Case("idx/odd-shard-names", ("IDX-1",), TWO_SHARDS, ("odd-shard-names",)),
+    *(
+        Case(f"idx/stray-duplicate-of-{n}", ("IDX-2",), f"llama-f32-{n}", ("stray-duplicate",))
+        for n in (2, 3)
+    ),
+    *(Case(f"idx/shuffled-{n}", ("IDX-3",), f"llama-f32-{n}", ("shuffled-index",)) for n in (2, 7)),
+    _rejected(
+        "idx/not-json",
+        "IDX-4",
+        "model.safetensors.index.json",
+        recipe=TWO_SHARDS,
+        faults=("index-not-json",),
+    ),
+    _rejected(
+        "idx/without-metadata",
+        "IDX-5",
+        "index.json",
+        "metadata",
+        recipe=TWO_SHARDS,
+        faults=("index-without-metadata",),
+    ),
+    _rejected(
+        "idx/without-weight-map",
+        "IDX-5",
+        "index.json",
+        "weight_map",
+        recipe=TWO_SHARDS,
+        faults=("index-without-weight-map",),
+    ),
+    _rejected(
+        "idx/absent-shard-of-2",
+        "IDX-6",
+        "model-00002-of-00002.safetensors",
+        recipe=TWO_SHARDS,
+        faults=("absent-shard",),
+    ),
+    _rejected(
+        "idx/absent-shard-of-7",
+        "IDX-6",
+        "model-00007-of-00007.safetensors",
+        recipe=SEVEN_SHARDS,
+        faults=("absent-shard",),
+    ),
+    Case("idx/phantom-key", ("IDX-7", "INF-2"), TWO_SHARDS, ("phantom-key",)),
+    Case("idx/unlisted-key", ("IDX-8",), TWO_SHARDS, ("unlisted-key",)),
+    _rejected(
+        "idx/leads-outside",
+        "IDX-9",
+        "index.json",
+        "../outside.safetensors",
+        recipe=TWO_SHARDS,
+        faults=("index-leads-outside",),
+    ),
+]
 
 
-def _fmt() -> list[Case]:
-    return [
-        _rejected("fmt/truncated-single", "FMT-1", "model.safetensors",
-                  faults=("truncated-shard",)),
-        _rejected("fmt/truncated-shard", "FMT-1", "model-00003-of-00003.safetensors",
-                  recipe="llama-f32-3", faults=("truncated-shard",)),
-        _rejected("fmt/truncated-header", "FMT-2", "model.safetensors",
-                  faults=("truncated-header",)),
-        _rejected("fmt/truncated-header-shard", "FMT-2", "model-00002-of-00002.safetensors",
-                  recipe="llama-f32-2", faults=("truncated-header",)),
-        Case("fmt/no-format-single", ("FMT-3",), faults=("no-format-metadata",)),
-        Case("fmt/no-format-sharded", ("FMT-3",), "llama-f32-2", ("no-format-metadata",)),
-    ]
+_FMT = [
+    _rejected("fmt/truncated-single", "FMT-1", "model.safetensors", faults=("truncated-shard",)),
+    _rejected(
+        "fmt/truncated-shard",
+        "FMT-1",
+        "model-00003-of-00003.safetensors",
+        recipe="llama-f32-3",
+        faults=("truncated-shard",),
+    ),
+    _rejected("fmt/truncated-header", "FMT-2", "model.safetensors", faults=("truncated-header",)),
+    _rejected(
+        "fmt/truncated-header-shard",
+        "FMT-2",
+        "model-00002-of-00002.safetensors",
+        recipe="llama-f32-2",
+        faults=("truncated-header",),
+    ),
+    Case("fmt/no-format-single", ("FMT-3",), faults=("no-format-metadata",)),
+    Case("fmt/no-format-sharded", ("FMT-3",), "llama-f32-2", ("no-format-metadata",)),
+]
 
 
-def _cfg() -> list[Case]:
-    return [
-        Case("cfg/old-names", ("CFG-1", "DTY-1", "INI-1", "OUT-2"), "llama-old-config"),
-        Case("cfg/new-names", ("CFG-1", "DTY-1", "INI-1", "OUT-2"), "llama-bf16"),
-        Case("cfg/object", ("CFG-2",), options={"config": ConfigObject()}),
-        Case("cfg/object-other-dtype", ("CFG-2", "DTY-7"),
-             options={"config": ConfigObject(), "dtype": "bfloat16"}),
-        Case("cfg/object-changed", ("CFG-2", "CFG-3"),
-             options={"config": ConfigObject({"rms_norm_eps": 0.1})}),
-        Case("cfg/override", ("CFG-3", "OUT-1"), options={"rms_norm_eps": 0.1}),
-        Case("cfg/override-rejects-shape", ("MIS-4", "STA-2"), input_class=INVALID,
-             names=("embed_tokens.weight",), options={"vocab_size": 64}),
-        Case("cfg/model-argument", ("CFG-3",), model="conformance.models:WithHook",
-             options={"gain": 0.5}),
-        Case("cfg/generation", ("CFG-4", "OUT-3"), "llama-generation", greedy=True),
-        Case("cfg/no-generation-file", ("CFG-4", "OUT-3"), greedy=True),
-        Case("cfg/auto-class", ("CFG-5",), model=AUTO),
-        Case("cfg/auto-base-class", ("CFG-5", "MAP-2"), model="transformers:AutoModel"),
-        _rejected("cfg/no-config", "CFG-6", "checkpoint", faults=("no-config",),
-                  model="conformance.models:WithSmallConfig"),
-        _rejected("cfg/no-config-base", "CFG-6", "checkpoint", faults=("no-config",),
-                  model="conformance.models:WithSmallConfigBase"),
-        _rejected("cfg/not-json", "CFG-7", "config.json", faults=("config-not-json",)),
-        Case("cfg/name-and-dtype", ("CFG-8",), "llama-bf16-2", options={"dtype": "float16"}),
-        *(Case(f"cfg/attention-{name}", ("CFG-9", "OUT-1"),
-               options={"attn_implementation": name}) for name in ("eager", "sdpa")),
-    ]
+_CFG = [
+    Case("cfg/old-names", ("CFG-1", "DTY-1", "INI-1", "OUT-2"), "llama-old-config"),
+    Case("cfg/new-names", ("CFG-1", "DTY-1", "INI-1", "OUT-2"), "llama-bf16"),
+    Case("cfg/object", ("CFG-2",), options={"config": ConfigObject()}),
+    Case(
+        "cfg/object-other-dtype",
+        ("CFG-2", "DTY-7"),
+        options={"config": ConfigObject(), "dtype": "bfloat16"},
+    ),
+    Case(
+        "cfg/object-changed",
+        ("CFG-2", "CFG-3"),
+        options={"config": ConfigObject({"rms_norm_eps": 0.1})},
+    ),
+    Case("cfg/override", ("CFG-3", "OUT-1"), options={"rms_norm_eps": 0.1}),
+    Case(
+        "cfg/override-rejects-shape",
+        ("MIS-4", "STA-2"),
+        input_class=INVALID,
+        names=("embed_tokens.weight",),
+        options={"vocab_size": 64},
+    ),
+    Case(
+        "cfg/model-argument",
+        ("CFG-3",),
+        model="conformance.models:WithHook",
+        options={"gain": 0.5},
+    ),
+    Case("cfg/generation", ("CFG-4", "OUT-3"), "llama-generation", greedy=True),
+    Case("cfg/no-generation-file", ("CFG-4", "OUT-3"), greedy=True),
+    Case("cfg/auto-class", ("CFG-5",), model=AUTO),
+    Case("cfg/auto-base-class", ("CFG-5", "MAP-2"), model="transformers:AutoModel"),
+    _rejected(
+        "cfg/no-config",
+        "CFG-6",
+        "checkpoint",
+        faults=("no-config",),
+        model="conformance.models:WithSmallConfig",
+    ),
+    _rejected(
+        "cfg/no-config-base",
+        "CFG-6",
+        "checkpoint",
+        faults=("no-config",),
+        model="conformance.models:WithSmallConfigBase",
+    ),
+    _rejected("cfg/not-json", "CFG-7", "config.json", faults=("config-not-json",)),
+    Case("cfg/name-and-dtype", ("CFG-8",), "llama-bf16-2", options={"dtype": "float16"}),
+    *(
+        Case(f"cfg/attention-{name}", ("CFG-9", "OUT-1"), options={"attn_implementation": name})
+        for name in ("eager", "sdpa")
+    ),
+]
 
 
-def _dty() -> list[Case]:
-    undeclared = {"bf16": "llama-bf16-undeclared", "mixed": "llama-mixed-undeclared"}
-    casts = [("f32", "bfloat16"), ("f32", "float16"), ("bf16-2", "float32"), ("f16-2", "float32"),
-             ("f16-2", "bfloat16"), ("mixed-2", "float32"), ("mixed-2", "float16"),
-             ("f32", "float64")]
-    kept = "conformance.models:WithFloat32Norms"
-    return [
-        *(Case(f"dty/default-{name}", ("DTY-1", "MAP-1"), f"llama-{name}")
-          for name in ("f16-2", "bf16-2", "mixed-2")),
-        Case("dty/none", ("DTY-1",), "llama-bf16", options={"dtype": None}),
-        Case("dty/auto", ("DTY-1",), "llama-bf16", options={"dtype": "auto"}),
-        *(Case(f"dty/undeclared-{name}", ("DTY-2",), recipe, options={"dtype": "auto"})
-          for name, recipe in undeclared.items()),
-        *(Case(f"dty/{source}-as-{dtype}", ("DTY-3", "DTY-7", "INI-1"), f"llama-{source}",
-               options={"dtype": Torch(dtype)}) for source, dtype in casts),
-        *(Case(f"dty/by-name-{dtype}", ("DTY-3",), options={"dtype": dtype})
-          for dtype in ("bfloat16", "float16")),
-        Case("dty/torch-dtype", ("DTY-4",), options={"torch_dtype": Torch("bfloat16")}),
-        Case("dty/torch-dtype-by-name", ("DTY-4",), options={"torch_dtype": "float16"}),
-        _rejected("dty/nonsense", "DTY-5", "bfloat17", options={"dtype": "bfloat17"}),
-        _rejected("dty/nonsense-type", "DTY-5", "16", options={"dtype": 16}),
-        _rejected("dty/integer", "DTY-6", "int8", options={"dtype": Torch("int8")}),
-        _rejected("dty/integer-by-name", "DTY-6", "int64", options={"dtype": "int64"}),
-        Case("dty/buffers-f16", ("DTY-8", "INI-1"), "llama-f16"),
-        Case("dty/buffers-bf16", ("DTY-8", "INI-1"), "llama-bf16"),
-        *(Case(f"dty/kept-{dtype}", ("DTY-9",), model=kept, options={"dtype": dtype})
-          for dtype in ("float16", "bfloat16", "float32")),
-    ]
+UNDECLARED = {"bf16": "llama-bf16-undeclared", "mixed": "llama-mixed-undeclared"}
+CASTS = [
+    ("f32", "bfloat16"),
+    ("f32", "float16"),
+    ("bf16-2", "float32"),
+    ("f16-2", "float32"),
+    ("f16-2", "bfloat16"),
+    ("mixed-2", "float32"),
+    ("mixed-2", "float16"),
+    ("f32", "float64"),
+]
+KEPT = "conformance.models:WithFloat32Norms"
+
+_DTY = [
+    *(
+        Case(f"dty/default-{name}", ("DTY-1", "MAP-1"), f"llama-{name}")
+        for name in ("f16-2", "bf16-2", "mixed-2")
+    ),
+    Case("dty/none", ("DTY-1",), "llama-bf16", options={"dtype": None}),
+    Case("dty/auto", ("DTY-1",), "llama-bf16", options={"dtype": "auto"}),
+    *(
+        Case(f"dty/undeclared-{name}", ("DTY-2",), recipe, options={"dtype": "auto"})
+        for name, recipe in UNDECLARED.items()
+    ),
+    *(
+        Case(
+            f"dty/{source}-as-{dtype}",
+            ("DTY-3", "DTY-7", "INI-1"),
+            f"llama-{source}",
+            options={"dtype": Torch(dtype)},
+        )
+        for source, dtype in CASTS
+    ),
+    *(
+        Case(f"dty/by-name-{dtype}", ("DTY-3",), options={"dtype": dtype})
+        for dtype in ("bfloat16", "float16")
+    ),
+    Case("dty/torch-dtype", ("DTY-4",), options={"torch_dtype": Torch("bfloat16")}),
+    Case("dty/torch-dtype-by-name", ("DTY-4",), options={"torch_dtype": "float16"}),
+    _rejected("dty/nonsense", "DTY-5", "bfloat17", options={"dtype": "bfloat17"}),
+    _rejected("dty/nonsense-type", "DTY-5", "16", options={"dtype": 16}),
+    _rejected("dty/integer", "DTY-6", "int8", options={"dtype": Torch("int8")}),
+    _rejected("dty/integer-by-name", "DTY-6", "int64", options={"dtype": "int64"}),
+    Case("dty/buffers-f16", ("DTY-8", "INI-1"), "llama-f16"),
+    Case("dty/buffers-bf16", ("DTY-8", "INI-1"), "llama-bf16"),
+    *(
+        Case(f"dty/kept-{dtype}", ("DTY-9",), model=KEPT, options={"dtype": dtype})
+        for dtype in ("float16", "bfloat16", "float32")
+    ),
+]
 
 
-def _ini() -> list[Case]:
-    return [
-        Case("ini/constructor-buffer", ("INI-2", "OUT-1"), model="conformance.models:WithBuffer"),
-        Case("ini/constructor-buffer-bf16", ("INI-2",), "llama-bf16-2",
-             model="conformance.models:WithBuffer"),
-        Case("ini/frozen-embedding", ("INI-3",), model="conformance.models:WithFrozenEmbedding"),
-        Case("ini/frozen-embedding-tied", ("INI-3", "TIE-1"), "llama-tied-embedding",
-             model="conformance.models:WithFrozenEmbedding"),
-        Case("ini/hook", ("INI-5", "OUT-1"), model="conformance.models:WithHook"),
-        Case("ini/no-memory-left-out", ("INI-4",), "llama-f32-7", model=CLASSIFIER),
-        Case("ini/no-memory-left-out-bf16", ("INI-4",), "llama-bf16", model=CLASSIFIER),
-    ]
+_INI = [
+    Case("ini/constructor-buffer", ("INI-2", "OUT-1"), model="conformance.models:WithBuffer"),
+    Case(
+        "ini/constructor-buffer-bf16",
+        ("INI-2",),
+        "llama-bf16-2",
+        model="conformance.models:WithBuffer",
+    ),
+    Case("ini/frozen-embedding", ("INI-3",), model="conformance.models:WithFrozenEmbedding"),
+    Case(
+        "ini/frozen-embedding-tied",
+        ("INI-3", "TIE-1"),
+        "llama-tied-embedding",
+        model="conformance.models:WithFrozenEmbedding",
+    ),
+    Case("ini/hook", ("INI-5", "OUT-1"), model="conformance.models:WithHook"),
+    Case("ini/no-memory-left-out", ("INI-4",), "llama-f32-7", model=CLASSIFIER),
+    Case("ini/no-memory-left-out-bf16", ("INI-4",), "llama-bf16", model=CLASSIFIER),
+]
 
 
-def _map() -> list[Case]:
-    prefixed = {"key_mapping": {r"^module\.": ""}}
-    return [
-        Case("map/base-from-head", ("MAP-2", "INF-3"), model=BASE),
-        Case("map/base-from-head-sharded", ("MAP-2", "INF-3"), "llama-f32-3", model=BASE),
-        Case("map/head-from-base", ("MAP-3", "INF-2", "MIS-6"), "llama-base"),
-        Case("map/classifier-from-base", ("MAP-3", "INF-2"), "llama-base", model=CLASSIFIER),
-        Case("map/other-head", ("MAP-4", "INF-3", "MIS-6"), model=CLASSIFIER),
-        Case("map/left-over", ("MAP-4", "INF-3"), faults=("unexpected-key",)),
-        Case("map/left-over-sharded", ("MAP-4", "INF-3"), "llama-f32-2", ("unexpected-key",)),
-        Case("map/left-over-inv-freq", ("MAP-5",), faults=("leftover-inv-freq",)),
-        Case("map/left-over-inv-freq-base", ("MAP-5", "MAP-2"), faults=("leftover-inv-freq",),
-             model=BASE),
-        Case("map/key-mapping", ("MAP-6",), faults=("module-prefix",), options=prefixed),
-        Case("map/key-mapping-sharded", ("MAP-6",), "llama-f32-2", ("module-prefix",),
-             options=prefixed),
-        _rejected("map/nothing-matches", "MAP-7", "module.model", faults=("module-prefix",)),
-        _rejected("map/nothing-matches-sharded", "MAP-7", "module.model", recipe="llama-f32-2",
-                  faults=("module-prefix",)),
-        Case("map/gamma-and-beta", ("MAP-8",), faults=("legacy-norm-names",),
-             model="conformance.models:WithLayerNorm"),
-    ]
+WITHOUT_PREFIX = {"key_mapping": {r"^module\.": ""}}
+
+_MAP = [
+    Case("map/base-from-head", ("MAP-2", "INF-3"), model=BASE),
+    Case("map/base-from-head-sharded", ("MAP-2", "INF-3"), "llama-f32-3", model=BASE),
+    Case("map/head-from-base", ("MAP-3", "INF-2", "MIS-6"), "llama-base"),
+    Case("map/classifier-from-base", ("MAP-3", "INF-2"), "llama-base", model=CLASSIFIER),
+    Case("map/other-head", ("MAP-4", "INF-3", "MIS-6"), model=CLASSIFIER),
+    Case("map/left-over", ("MAP-4", "INF-3"), faults=("unexpected-key",)),
+    Case("map/left-over-sharded", ("MAP-4", "INF-3"), "llama-f32-2", ("unexpected-key",)),
+    Case("map/left-over-inv-freq", ("MAP-5",), faults=("leftover-inv-freq",)),
+    Case(
+        "map/left-over-inv-freq-base",
+        ("MAP-5", "MAP-2"),
+        faults=("leftover-inv-freq",),
+        model=BASE,
+    ),
+    Case("map/key-mapping", ("MAP-6",), faults=("module-prefix",), options=WITHOUT_PREFIX),
+    Case(
+        "map/key-mapping-sharded",
+        ("MAP-6",),
+        "llama-f32-2",
+        ("module-prefix",),
+        options=WITHOUT_PREFIX,
+    ),
+    _rejected("map/nothing-matches", "MAP-7", "module.model", faults=("module-prefix",)),
+    _rejected(
+        "map/nothing-matches-sharded",
+        "MAP-7",
+        "module.model",
+        recipe="llama-f32-2",
+        faults=("module-prefix",),
+    ),
+    Case(
+        "map/gamma-and-beta",
+        ("MAP-8",),
+        faults=("legacy-norm-names",),
+        model="conformance.models:WithLayerNorm",
+    ),
+]
 
 
-def _mis() -> list[Case]:
-    tolerant = {"ignore_mismatched_sizes": True}
-    return [
-        *(Case(f"mis/classifier-{name}", ("MIS-1", "MIS-2", "MIS-6"), f"llama-{name}",
-               model=CLASSIFIER) for name in ("f32", "f16", "bf16")),
-        *(Case(f"mis/head-{name}", ("MIS-1", "MIS-2", "INF-2"), f"llama-{name}",
-               ("missing-head",)) for name in ("f32", "f16-2", "bf16-2")),
-        Case("mis/inner-weight", ("MIS-1", "MIS-2", "MIS-6", "INF-2"), faults=("missing-key",)),
-        Case("mis/norm", ("MIS-1", "INF-2"), faults=("missing-norm",)),
-        Case("mis/own-initialisation", ("MIS-1", "MIS-2", "INF-2"),
-             model="conformance.models:WithAdapter"),
-        Case("mis/generator", ("MIS-3",)),
-        Case("mis/generator-tied", ("MIS-3",), "llama-tied-embedding-3"),
-        _rejected("mis/wrong-shape", "MIS-4", "layers.0.mlp.up_proj.weight",
-                  faults=("wrong-shape",)),
-        _rejected("mis/wrong-shape-sharded", "MIS-4", "layers.0.mlp.up_proj.weight",
-                  recipe="llama-f32-2", faults=("wrong-shape",)),
-        Case("mis/wrong-shape-tolerated", ("MIS-5", "INF-5", "MIS-1"), faults=("wrong-shape",),
-             options=tolerant),
-        Case("mis/wrong-shape-tolerated-bf16", ("MIS-5", "INF-5"), "llama-bf16-2",
-             ("wrong-shape",), options=tolerant),
-    ]
+TOLERANT = {"ignore_mismatched_sizes": True}
+
+_MIS = [
+    *(
+        Case(
+            f"mis/classifier-{name}",
+            ("MIS-1", "MIS-2", "MIS-6"),
+            f"llama-{name}",
+            model=CLASSIFIER,
+        )
+        for name in ("f32", "f16", "bf16")
+    ),
+    *(
+        Case(f"mis/head-{name}", ("MIS-1", "MIS-2", "INF-2"), f"llama-{name}", ("missing-head",))
+        for name in ("f32", "f16-2", "bf16-2")
+    ),
+    Case("mis/inner-weight", ("MIS-1", "MIS-2", "MIS-6", "INF-2"), faults=("missing-key",)),
+    Case("mis/norm", ("MIS-1", "INF-2"), faults=("missing-norm",)),
+    Case(
+        "mis/own-initialisation",
+        ("MIS-1", "MIS-2", "INF-2"),
+        model="conformance.models:WithAdapter",
+    ),
+    Case("mis/generator", ("MIS-3",)),
+    Case("mis/generator-tied", ("MIS-3",), "llama-tied-embedding-3"),
+    _rejected("mis/wrong-shape", "MIS-4", "layers.0.mlp.up_proj.weight", faults=("wrong-shape",)),
+    _rejected(
+        "mis/wrong-shape-sharded",
+        "MIS-4",
+        "layers.0.mlp.up_proj.weight",
+        recipe="llama-f32-2",
+        faults=("wrong-shape",),
+    ),
+    Case(
+        "mis/wrong-shape-tolerated",
+        ("MIS-5", "INF-5", "MIS-1"),
+        faults=("wrong-shape",),
+        options=TOLERANT,
+    ),
+    Case(
+        "mis/wrong-shape-tolerated-bf16",
+        ("MIS-5", "INF-5"),
+        "llama-bf16-2",
+        ("wrong-shape",),
+        options=TOLERANT,
+    ),
+]
 
 
-def _tie() -> list[Case]:
-    return [
-        Case("tie/embedding-only", ("TIE-1", "INF-2"), "llama-tied-embedding"),
-        Case("tie/embedding-only-sharded", ("TIE-1",), "llama-tied-embedding-3"),
-        Case("tie/embedding-only-cast", ("TIE-1",), "llama-tied-embedding",
-             options={"dtype": "float16"}),
-        Case("tie/head-only", ("TIE-2", "INF-2", "MIS-3"), "llama-tied-head"),
-        Case("tie/head-only-cast", ("TIE-2", "MIS-3"), "llama-tied-head", options={"dtype": "bfloat16"}),
-        Case("tie/equal", ("TIE-3",), "llama-tied-equal"),
-        Case("tie/equal-cast", ("TIE-3",), "llama-tied-equal", options={"dtype": "float16"}),
-        Case("tie/different", ("TIE-4",), "llama-tied-separate"),
-        Case("tie/untied-equal", ("TIE-5",), "llama-untied-equal"),
-        Case("tie/untied-different", ("TIE-5",), "llama-f32"),
-        Case("tie/untied-embedding-only", ("TIE-6", "INF-2"), "llama-untied-embedding"),
-        Case("tie/untied-by-override", ("TIE-6", "CFG-3"), "llama-tied-embedding",
-             options={"tie_word_embeddings": False}),
-        Case("tie/neither", ("TIE-7", "INF-2"), "llama-tied-neither"),
-        Case("tie/neither-bf16", ("TIE-7",), "llama-tied-neither", options={"dtype": "bfloat16"}),
-    ]
+_TIE = [
+    Case("tie/embedding-only", ("TIE-1", "INF-2"), "llama-tied-embedding"),
+    Case("tie/embedding-only-sharded", ("TIE-1",), "llama-tied-embedding-3"),
+    Case(
+        "tie/embedding-only-cast",
+        ("TIE-1",),
+        "llama-tied-embedding",
+        options={"dtype": "float16"},
+    ),
+    Case("tie/head-only", ("TIE-2", "INF-2", "MIS-3"), "llama-tied-head"),
+    Case(
+        "tie/head-only-cast",
+        ("TIE-2", "MIS-3"),
+        "llama-tied-head",
+        options={"dtype": "bfloat16"},
+    ),
+    Case("tie/equal", ("TIE-3",), "llama-tied-equal"),
+    Case("tie/equal-cast", ("TIE-3",), "llama-tied-equal", options={"dtype": "float16"}),
+    Case("tie/different", ("TIE-4",), "llama-tied-separate"),
+    Case("tie/untied-equal", ("TIE-5",), "llama-untied-equal"),
+    Case("tie/untied-different", ("TIE-5",), "llama-f32"),
+    Case("tie/untied-embedding-only", ("TIE-6", "INF-2"), "llama-untied-embedding"),
+    Case(
+        "tie/untied-by-override",
+        ("TIE-6", "CFG-3"),
+        "llama-tied-embedding",
+        options={"tie_word_embeddings": False},
+    ),
+    Case("tie/neither", ("TIE-7", "INF-2"), "llama-tied-neither"),
+    Case("tie/neither-bf16", ("TIE-7",), "llama-tied-neither", options={"dtype": "bfloat16"}),
+]
 
 
-def _inf_and_out() -> list[Case]:
-    return [
-        Case("inf/exact", ("INF-1", "INF-2", "INF-3"), "llama-f32-2"),
-        Case("inf/all-fields", ("INF-1", "INF-2", "INF-3", "INF-5"), faults=(
-            "wrong-shape", "unexpected-key", "missing-key"),
-             options={"ignore_mismatched_sizes": True}),
-        Case("inf/model-alone", ("INF-4",), options={"output_loading_info": False}),
-        Case("sta/success", ("STA-1",), "llama-bf16-2"),
-        Case("sta/success-missing", ("STA-1",), faults=("missing-head",)),
-        *(Case(f"out/{name}", ("OUT-1", "OUT-2", "OUT-3", "OUT-4"), f"llama-{name}", greedy=True)
-          for name in ("f32-3", "f16-2", "bf16-2", "mixed-2", "tied-embedding", "old-config")),
-        Case("out/eager", ("OUT-1", "OUT-2"), "llama-f32", options={"attn_implementation": "eager"}),
-        Case("out/float64", ("OUT-1", "OUT-2"), "llama-f32", options={"dtype": "float64"}),
-    ]
+_INF_AND_OUT = [
+    Case("inf/exact", ("INF-1", "INF-2", "INF-3"), "llama-f32-2"),
+    Case(
+        "inf/all-fields",
+        ("INF-1", "INF-2", "INF-3", "INF-5"),
+        faults=("wrong-shape", "unexpected-key", "missing-key"),
+        options={"ignore_mismatched_sizes": True},
+    ),
+    Case("inf/model-alone", ("INF-4",), options={"output_loading_info": False}),
+    Case("sta/success", ("STA-1",), "llama-bf16-2"),
+    Case("sta/success-missing", ("STA-1",), faults=("missing-head",)),
+    *(
+        Case(f"out/{name}", ("OUT-1", "OUT-2", "OUT-3", "OUT-4"), f"llama-{name}", greedy=True)
+        for name in ("f32-3", "f16-2", "bf16-2", "mixed-2", "tied-embedding", "old-config")
+    ),
+    Case("out/eager", ("OUT-1", "OUT-2"), "llama-f32", options={"attn_implementation": "eager"}),
+    Case("out/float64", ("OUT-1", "OUT-2"), "llama-f32", options={"dtype": "float64"}),
+]
 
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for stage in (_res, _idx, _fmt, _cfg, _dty, _ini, _map, _mis, _tie, _inf_and_out)
-    for case in stage()
+    for stage in (_RES, _IDX, _FMT, _CFG, _DTY, _INI, _MAP, _MIS, _TIE, _INF_AND_OUT)
+    for case in stage
 )
 
 
@@ -331,8 +498,19 @@ def own_cases(folder: Path) -> list[Case]:
     }
     clauses = ("MAP-1", "DTY-1", "INF-1", "INF-2", "INF-3", "OUT-1", "OUT-3", "CFG-8")
     return [
-        *(Case(f"own/{name}/{form}", clauses, "", model=model, folder=folder, greedy=True)
-          for form, model in classes.items()),
-        *(Case(f"own/{name}/{dtype}", ("DTY-3", "DTY-7", "OUT-1"), "", model="", folder=folder,
-               options={"dtype": Torch(dtype)}) for dtype in ("bfloat16", "float16")),
+        *(
+            Case(f"own/{name}/{form}", clauses, "", model=model, folder=folder, greedy=True)
+            for form, model in classes.items()
+        ),
+        *(
+            Case(
+                f"own/{name}/{dtype}",
+                ("DTY-3", "DTY-7", "OUT-1"),
+                "",
+                model="",
+                folder=folder,
+                options={"dtype": Torch(dtype)},
+            )
+            for dtype in ("bfloat16", "float16")
+        ),
     ]

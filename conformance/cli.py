@@ -42,8 +42,9 @@ class _UsageError(ValueError):
 
 
 def _parser() -> _Parser:
-    parser = _Parser("conformance", description="Hold loaders against a specification of "
-                     "from_pretrained.")
+    parser = _Parser(
+        "conformance", description="Hold loaders against a specification of from_pretrained."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_check(commands.add_parser("check", help="judge a loader against the reference"))
     _add_explain(commands.add_parser("explain", help="the plan of a load; no weight is read"))

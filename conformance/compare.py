@@ -32,7 +32,10 @@ DOCUMENTED = ("OSError", "ValueError", "RuntimeError")
 
 
 def compare(
-    expected: Observation, actual: Observation, names: tuple[str, ...] = (), acceptable: bool = False
+    expected: Observation,
+    actual: Observation,
+    names: tuple[str, ...] = (),
+    acceptable: bool = False,
 ) -> list[Divergence]:
     """How `actual` differs from `expected`, the reference's.
 

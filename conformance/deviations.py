@@ -59,7 +59,9 @@ def deviations() -> tuple[Deviation, ...]:
 
 
 def _deviation(entry: Mapping[str, object]) -> Deviation:
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+    }
     return Deviation(**fields)  # type: ignore[arg-type]
 
 

@@ -12,4 +12,4 @@ def fingerprint(tensor: torch.Tensor) -> str:
     if tensor.is_meta:
         return "meta"
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(memoryview(flat.numpy())).hexdigest()[:16]
+    return hashlib.sha256(flat.numpy().data).hexdigest()[:16]

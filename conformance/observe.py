@@ -54,22 +54,28 @@ def observe(case: Case, loader: Loader) -> Loaded:
             with _poisoned_memory():
                 result = loader(model_class, str(source), **options)
         except Exception as exception:
-            described = {"types": [t.__name__ for t in type(exception).__mro__],
-                         "message": str(exception)}
-            failed = Observation(exception=described, seconds=time.perf_counter() - started,
-                                 state={"before": before, "after": process_state()})
+            described = {
+                "types": [t.__name__ for t in type(exception).__mro__],
+                "message": str(exception),
+            }
+            failed = Observation(
+                exception=described,
+                seconds=time.perf_counter() - started,
+                state={"before": before, "after": process_state()},
+            )
             return Loaded(failed, None)
         seconds, peak, after = time.perf_counter() - started, _peak_bytes() - peak, process_state()
         with _restored(before):
             observation = _describe(case, result, passed_config)
-    noted = replace(observation, seconds=seconds, peak_bytes=peak,
-                    state={"before": before, "after": after})
+    noted = replace(
+        observation, seconds=seconds, peak_bytes=peak, state={"before": before, "after": after}
+    )
     model = _model_of(result)
     return Loaded(replace(noted, findings=tuple(check(case, source, model, noted))), model)
 
 
 def _describe(case: Case, result: Any, passed_config: tuple[Any, str] | None) -> Observation:
-    model = _model_of(result)
+    model: Any = _model_of(result)
     config = _plain(model.config.to_dict()) if hasattr(model.config, "to_dict") else model.config
     if passed_config is not None:
         given, before = passed_config
@@ -117,7 +123,7 @@ def process_state() -> dict[str, Any]:
         "default_device": str(torch.get_default_device()),
         "grad_enabled": torch.is_grad_enabled(),
         "threads": torch.get_num_threads(),
-        "rng": hashlib.sha256(memoryview(torch.get_rng_state().numpy())).hexdigest()[:16],
+        "rng": fingerprint(torch.get_rng_state()),
         "environment": hashlib.sha256(repr(sorted(os.environ.items())).encode()).hexdigest()[:16],
         "warning_filters": hashlib.sha256(repr(warnings.filters).encode()).hexdigest()[:16],
         "open_files": _open_files(),
@@ -151,7 +157,7 @@ def _progress_bars(wanted: bool) -> bool:
 
 @contextmanager
 def _poisoned_memory() -> Iterator[None]:
-    """Memory that nobody wrote to holds NaN, so that what is left uninitialised shows every time."""
+    """Memory that nobody wrote to holds NaN: what is left uninitialised shows every time."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -236,7 +242,7 @@ def _peak_bytes() -> int:
 
 
 def warm_up(case: Case, *loaders: Loader) -> None:
-    """Load once and forget, so that what happens once in a process happens before anything is observed."""
+    """Load once and forget: what happens once in a process is over before it is observed."""
     run: Callable[[Loader], Loaded] = lambda loader: observe(case, loader)  # noqa: E731
     for loader in loaders:
         run(loader)

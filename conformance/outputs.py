@@ -33,7 +33,7 @@ def forward(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torc
     return dict(_named(dict(output.items())))
 
 
-def observe_outputs(model: nn.Module, greedy: bool) -> dict[str, Any]:
+def observe_outputs(model: Any, greedy: bool) -> dict[str, Any]:
     """Facts of every output; `greedy` adds the tokens of a greedy generation.
 
     A forward that fails is an output of its own, `exception`: loaders may differ in it.
@@ -57,7 +57,9 @@ def _greedy(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
     prompt = inputs["input_ids"]
     with torch.no_grad():
         tokens = model.generate(
-            prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
             max_new_tokens=NEW_TOKENS,
         )
     return [int(token) for token in tokens[0]]

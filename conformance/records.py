@@ -83,7 +83,7 @@ class Result:
 
 
 class Recorder:
-    """Writes `report.jsonl`: a header, a line a result, a footer; without footer it is truncated."""
+    """Writes `report.jsonl`: header, a line a result, footer; without footer it is truncated."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file

@@ -32,8 +32,10 @@ class Trial:
 def try_mutant(mutant: Mutant, session: Session) -> Trial:
     """Judge a mutant on the cases of its clause."""
     cases = select(CASES, [], [mutant.clause])
-    results = _judge(cases, replace(session, loader=mutant.loader,
-                                    loader_name=f"conformance.mutants:{mutant.name}"))
+    results = _judge(
+        cases,
+        replace(session, loader=mutant.loader, loader_name=f"conformance.mutants:{mutant.name}"),
+    )
     diverging = [result for result in results if result.status == DIVERGE]
     clauses = dict.fromkeys(d.clause for result in diverging for d in result.divergences)
     return Trial(mutant, tuple(clauses), len(diverging), len(cases))
@@ -56,8 +58,10 @@ def selftest() -> int:
     for result in alarms:
         screen.print(f"false alarm on an honest copy: {result.case}")
     survivors = [trial for trial in trials if not trial.killed]
-    screen.print(f"\n{len(trials)} mutants, {len(survivors)} survive; an honest copy raises "
-                 f"{len(alarms)} false alarms in {len(CASES)} cases")
+    screen.print(
+        f"\n{len(trials)} mutants, {len(survivors)} survive; an honest copy raises "
+        f"{len(alarms)} false alarms in {len(CASES)} cases"
+    )
     return 1 if survivors or alarms else 0
 
 

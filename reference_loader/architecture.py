@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from reference_loader.names import Rename
 from reference_loader.options import Options
 
 
-class Architecture(ABC):
+class Architecture:
     """A model class with the config it is built from.
 
     Attributes:
@@ -37,9 +36,9 @@ class Architecture(ABC):
     base_prefix: str
     declared_dtype: Any
 
-    @abstractmethod
     def construct(self) -> nn.Module:
         """Call the model class."""
+        raise NotImplementedError
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         """Note in the config which dtype the model is built in (CFG-8)."""
@@ -67,9 +66,7 @@ class Architecture(ABC):
     def forget_tie(self, model: nn.Module, name: str) -> None:
         """Note on the model that `name` is not tied after all."""
 
-    def read_generation_config(
-        self, model: nn.Module, folder: Path | None, options: Options
-    ) -> None:
+    def read_generation_config(self, model: Any, folder: Path | None, options: Options) -> None:
         """Give a model that generates its generation config (CFG-4)."""
 
 
@@ -125,7 +122,9 @@ class TransformersModel(Architecture):
         return model
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        parts = [getattr(self.config, name, None) for name in getattr(self.config, "sub_configs", ())]
+        parts = [
+            getattr(self.config, name, None) for name in getattr(self.config, "sub_configs", ())
+        ]
         for config in (self.config, *(part for part in parts if part is not None)):
             setattr(config, _dtype_field(config), dtype)
 
@@ -162,9 +161,7 @@ class TransformersModel(Architecture):
     def forget_tie(self, model: nn.Module, name: str) -> None:
         getattr(model, "all_tied_weights_keys", {}).pop(name, None)
 
-    def read_generation_config(
-        self, model: nn.Module, folder: Path | None, options: Options
-    ) -> None:
+    def read_generation_config(self, model: Any, folder: Path | None, options: Options) -> None:
         if not (hasattr(model, "can_generate") and model.can_generate()):
             return
         given = options.generation_config
@@ -215,20 +212,22 @@ def _config(folder: Path, options: Options) -> tuple[Any, dict[str, Any]]:
     return config, overrides
 
 
-def _model_class(asked: type | None, config: Any) -> type[nn.Module]:
+def _model_class(asked: Any, config: Any) -> Any:
+    """The class asked for, or that an Auto class or else the config names (CFG-5)."""
     import transformers
     from transformers.models.auto.auto_factory import _get_model_class
 
-    mapping = getattr(asked, "_model_mapping", None)
-    if asked is not None and mapping is None:
+    table = getattr(asked, "_model_mapping", None)
+    if asked is not None and table is None:
         return asked
-    if mapping is not None:
-        if type(config) not in mapping:
+    if table is not None:
+        if type(config) not in table:
             raise UnknownModelClass(
-                f"{asked.__name__} knows no model of type {config.model_type!r}."
+                f"{asked.__name__} has no model of type {config.model_type!r}.",
+                "Pass another `model_class`.",
             )
-        return _get_model_class(config, mapping)
-    for name in getattr(config, "architectures", None) or ():
+        return _get_model_class(config, table)
+    for name in config.architectures or ():
         if hasattr(transformers, name):
             return getattr(transformers, name)
     raise UnknownModelClass(
@@ -241,8 +240,7 @@ def _refuse_unsupported(config: Any) -> None:
     for name in ("quantization_config", "transformers_weights"):
         if getattr(config, name, None):
             raise UnsupportedOption(
-                f"The config has {name!r}, which this loader does not "
-                "carry out.",
+                f"The config has {name!r}, which this loader does not carry out.",
                 "Load with transformers itself.",
             )
 
@@ -275,23 +273,22 @@ def _registered_renames(model: nn.Module) -> Iterable[Rename]:
         from transformers.core_model_loading import WeightRenaming
     except ImportError:
         return []
-    mapping = get_model_conversion_mapping(model, add_legacy=False)
-    return [
-        (lambda key, entry=entry: entry.rename_source_key(key)[0])
-        if isinstance(entry, WeightRenaming)
-        else (lambda key, entry=entry: _refuse_conversion(key, entry, model))
-        for entry in mapping
-    ]
+    table = get_model_conversion_mapping(model, add_legacy=False)
+    return [_registered(entry, model, isinstance(entry, WeightRenaming)) for entry in table]
 
 
-def _refuse_conversion(key: str, entry: Any, model: nn.Module) -> str:
-    if entry.rename_source_key(key)[1] is not None:
-        raise UnsupportedOption(
-            f"{type(model).__name__} needs the stored tensor {key!r} converted, which this loader "
-            "does not do yet.",
-            "Load with transformers itself.",
-        )
-    return key
+def _registered(entry: Any, model: nn.Module, only_renames: bool) -> Rename:
+    def rename(key: str) -> str:
+        renamed, pattern = entry.rename_source_key(key)
+        if pattern is not None and not only_renames:
+            raise UnsupportedOption(
+                f"{type(model).__name__} needs the stored tensor {key!r} converted, which this "
+                "loader does not do yet.",
+                "Load with transformers itself.",
+            )
+        return str(renamed)
+
+    return rename
 
 
 def _generation_config(model: nn.Module, folder: Path) -> Any:

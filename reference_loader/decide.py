@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
-from reference_loader import names
+from reference_loader import devices, names
+from reference_loader.architecture import Architecture
 from reference_loader.checkpoint import Checkpoint
-from reference_loader.dtypes import tensor_dtype
+from reference_loader.dtypes import ModelDtype, tensor_dtype
 from reference_loader.errors import NothingMatches, ShapeMismatch
-from reference_loader.plan import Mismatch, Placement
+from reference_loader.options import Options
+from reference_loader.plan import LoadPlan, Mismatch, Placement
 from reference_loader.skeleton import Skeleton, Slot
 from reference_loader.tensors import StoredTensor, read_header
 
@@ -46,8 +48,11 @@ def take_inventory(checkpoint: Checkpoint) -> Inventory:
         stored,
         {key: tuple(c.file for c in found) for key, found in copies.items() if len(found) > 1},
         frozenset(copies.keys() - listed.keys() if listed else ()),
-        frozenset(key for key, shard in listed.items() if key not in copies or
-                  shard not in [c.file for c in copies[key]]),
+        frozenset(
+            key
+            for key, shard in listed.items()
+            if key not in copies or shard not in [c.file for c in copies[key]]
+        ),
     )
 
 
@@ -109,8 +114,10 @@ def refuse_mismatches(mismatched: Collection[Mismatch]) -> None:
         ShapeMismatch: `mismatched` is not empty (MIS-4).
     """
     if mismatched:
-        lines = [f"{m.name}: {list(m.stored)} in {m.file}, {list(m.model)} in the model"
-                 for m in mismatched]
+        lines = [
+            f"{m.name}: {list(m.stored)} in {m.file}, {list(m.model)} in the model"
+            for m in mismatched
+        ]
         raise ShapeMismatch(
             f"size mismatch for {'; '.join(lines)}.",
             "Check the config; `ignore_mismatched_sizes=True` initialises these anew.",
@@ -139,7 +146,9 @@ def decide_ties(groups: Iterable[tuple[str, ...]], filled: Collection[str]) -> T
         groups: names that are one parameter.
         filled: names that a stored tensor fills.
     """
-    ordered, rivals, provided = [], {}, set()
+    ordered: list[tuple[str, ...]] = []
+    rivals: dict[str, str] = {}
+    provided: set[str] = set()
     for group in groups:
         stored = [name for name in group if name in filled]
         first = stored[0] if stored else group[0]
@@ -162,6 +171,52 @@ def decide_fresh(
         and slots[name].kind == "parameter"
         and name not in followers | ties.provided
     }
+
+
+def make_plan(
+    *,
+    options: Options,
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    inventory: Inventory,
+    dtype: ModelDtype,
+    skeleton: Skeleton,
+) -> LoadPlan:
+    """Every decision, from what the earlier steps found.
+
+    Raises:
+        NothingMatches: see `match`.
+        UnsupportedOption: see `devices.resolve`.
+    """
+    model = skeleton.model
+    kept = architecture.kept_in_float32(model, dtype.dtype)
+    renames = [*names.mapping_renames(options.key_mapping), *architecture.renames(model)]
+    matched = match(inventory.stored, skeleton, architecture.base_prefix, renames, kept)
+    filled = {placement.target for placement in matched.placements}
+    ties = decide_ties(skeleton.ties, filled)
+    lacking = skeleton.slots.keys() - filled
+    missing = lacking - {m.name for m in matched.mismatched} - ties.provided
+    ignored = names.ignored(matched.unexpected, architecture.ignored_unexpected(model))
+    return LoadPlan(
+        model_class=architecture.model_class,
+        source=checkpoint.folder,
+        files=checkpoint.files,
+        why_files=checkpoint.why,
+        dtype=dtype.dtype,
+        why_dtype=dtype.why,
+        device=devices.resolve(options.device_map),
+        placements=matched.placements,
+        missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
+        fresh=decide_fresh(skeleton.slots, lacking, ties, kept),
+        unexpected=matched.unexpected - ignored,
+        ignored=frozenset(ignored),
+        mismatched=matched.mismatched,
+        ties=ties.groups,
+        rivals=ties.rivals,
+        duplicates=inventory.duplicates,
+        unlisted=inventory.unlisted,
+        phantom=inventory.phantom,
+    )
 
 
 def _nothing_matches(stored: Mapping[str, StoredTensor], skeleton: Skeleton) -> NothingMatches:

@@ -79,7 +79,7 @@ def _shard(path: Path, key: str, name: object) -> Path:
     for kind in (PurePosixPath(name), PureWindowsPath(name)):
         if kind.anchor or ".." in kind.parts:
             raise UnsafePath(
-                f"The index {path} puts the key {key!r} in {name!r}, which leads out of the folder.",
+                f"The index {path} puts {key!r} in {name!r}, which leads out of the folder.",
                 "Do not trust this checkpoint.",
             )
     return path.parent / name

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from reference_loader import decide, devices, names
+from reference_loader import decide
 from reference_loader.architecture import Architecture, choose
-from reference_loader.checkpoint import Checkpoint, locate, open_folder
-from reference_loader.dtypes import ModelDtype, model_dtype
+from reference_loader.checkpoint import locate, open_folder
+from reference_loader.dtypes import model_dtype
 from reference_loader.errors import UnsupportedOption
 from reference_loader.finish import finish
 from reference_loader.fresh import initialise
@@ -87,51 +83,17 @@ def _prepare(source: Source, model_args: tuple[Any, ...], options: Options) -> _
     dtype = model_dtype(options.dtype, architecture.declared_dtype, _auto_order(inventory))
     architecture.set_dtype(dtype.dtype)
     skeleton = build(architecture.construct, dtype.dtype)
-    plan = _decide(options, architecture, checkpoint, inventory, dtype, skeleton)
+    plan = decide.make_plan(
+        options=options,
+        architecture=architecture,
+        checkpoint=checkpoint,
+        inventory=inventory,
+        dtype=dtype,
+        skeleton=skeleton,
+    )
     return _Prepared(plan, skeleton, architecture)
 
 
 def _auto_order(inventory: decide.Inventory) -> list[Any]:
     """The order in which dtype="auto" looks at stored tensors: by file, then by key (DTY-2)."""
     return sorted(inventory.stored.values(), key=lambda tensor: (tensor.file, tensor.key))
-
-
-def _decide(
-    options: Options,
-    architecture: Architecture,
-    checkpoint: Checkpoint,
-    inventory: decide.Inventory,
-    dtype: ModelDtype,
-    skeleton: Skeleton,
-) -> LoadPlan:
-    model = skeleton.model
-    kept = architecture.kept_in_float32(model, dtype.dtype)
-    renames = [*names.mapping_renames(options.key_mapping), *architecture.renames(model)]
-    match = decide.match(
-        inventory.stored, skeleton, architecture.base_prefix, renames, kept
-    )
-    filled = {placement.target for placement in match.placements}
-    ties = decide.decide_ties(skeleton.ties, filled)
-    lacking = skeleton.slots.keys() - filled
-    missing = lacking - {m.name for m in match.mismatched} - ties.provided
-    ignored = names.ignored(match.unexpected, architecture.ignored_unexpected(model))
-    return LoadPlan(
-        model_class=architecture.model_class,
-        source=checkpoint.folder,
-        files=checkpoint.files,
-        why_files=checkpoint.why,
-        dtype=dtype.dtype,
-        why_dtype=dtype.why,
-        device=devices.resolve(options.device_map),
-        placements=match.placements,
-        missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
-        fresh=decide.decide_fresh(skeleton.slots, lacking, ties, kept),
-        unexpected=match.unexpected - ignored,
-        ignored=frozenset(ignored),
-        mismatched=match.mismatched,
-        ties=ties.groups,
-        rivals=ties.rivals,
-        duplicates=inventory.duplicates,
-        unlisted=inventory.unlisted,
-        phantom=inventory.phantom,
-    )

@@ -13,15 +13,42 @@ from reference_loader.errors import UnsupportedOption
 # What the wrappers of transformers (Auto classes, pipelines) pass along, or what older releases
 # took, and what decides nothing about the model that comes out.
 WITHOUT_EFFECT = frozenset(
-    "_commit_hash _fast_init _from_auto _from_pipeline adapter_kwargs allow_all_kernels code_revision "
-    "disable_mmap from_flax from_tf low_cpu_mem_usage mirror offload_state_dict proxies "
-    "resume_download tqdm_class trust_remote_code".split()
+    {
+        "_commit_hash",
+        "_fast_init",
+        "_from_auto",
+        "_from_pipeline",
+        "adapter_kwargs",
+        "allow_all_kernels",
+        "code_revision",
+        "disable_mmap",
+        "from_flax",
+        "from_tf",
+        "low_cpu_mem_usage",
+        "mirror",
+        "offload_state_dict",
+        "proxies",
+        "resume_download",
+        "tqdm_class",
+        "trust_remote_code",
+    }
 )
 
 # Options that would change the model, so ignoring one would be a wrong model without a word.
 REFUSED = frozenset(
-    "adapter_name device_mesh distributed_config experts_implementation fusion_config gguf_file "
-    "kernel_config quantization_config tp_plan tp_size use_kernels".split()
+    {
+        "adapter_name",
+        "device_mesh",
+        "distributed_config",
+        "experts_implementation",
+        "fusion_config",
+        "gguf_file",
+        "kernel_config",
+        "quantization_config",
+        "tp_plan",
+        "tp_size",
+        "use_kernels",
+    }
 )
 
 
@@ -83,10 +110,12 @@ class Options:
 
 
 def documented(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Show every option and its default in the signature of `function(source, *model_args, ...)`."""
+    """Show every option and its default in the signature of `function`."""
     shown = list(inspect.signature(function).parameters.values())
     options = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type
+        )
         for f in fields(Options)
         if f.name != "overrides"
     ]

@@ -65,9 +65,10 @@ def build(
         real: orders of parameters that keep the memory and the values their constructor gives.
     """
     order: dict[int, int] = {}
-    with _building, _default_dtype(dtype), torch.device("cpu"), torch.random.fork_rng(devices=()):
-        with _parameters_on_meta(order, real):
-            model = construct()
+    kept = torch.random.fork_rng(devices=())
+    on_cpu = torch.device("cpu")
+    with _building, _default_dtype(dtype), on_cpu, kept, _parameters_on_meta(order, real):
+        model = construct()
     return Skeleton(model, _slots(model, order), _ties(model))
 
 
@@ -85,7 +86,7 @@ def _parameters_on_meta(order: dict[int, int], real: Collection[int]) -> Iterato
         order[id(empty)] = position
         return empty
 
-    hook = register_module_parameter_registration_hook(to_meta)
+    hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
     try:
         yield
     finally:

@@ -43,7 +43,7 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a file, as its header describes it; `start` and `stop` are bytes of the file."""
+    """One tensor of a file, as its header describes it: the bytes from `start` to `stop`."""
 
     key: str
     file: Path
@@ -62,7 +62,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """What a safetensors file holds, in the order of its payload; no payload is read.
 
     Raises:
-        BadTensorFile: the header is damaged, or does not describe exactly the payload (FMT-1, FMT-2).
+        BadTensorFile: the header is damaged or is not that of this payload (FMT-1, FMT-2).
     """
     with path.open("rb") as file:
         size = path.stat().st_size
@@ -88,10 +88,12 @@ class MappedFile:
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
         """The tensor, unread: its pages come from the disk when they are touched."""
-        payload = self._storage[stored.start : stored.stop]
+        payload: Any = self._storage[stored.start : stored.stop]
         if stored.start % stored.dtype.itemsize:
             payload = payload.clone()  # kernels may assume an aligned first element
-        return torch.empty(0, dtype=stored.dtype).set_(payload, 0, stored.shape)
+        tensor = torch.empty(0, dtype=stored.dtype)
+        tensor.set_(payload, 0, stored.shape)  # type: ignore[call-overload]  # stride is optional
+        return tensor
 
 
 def _header_length(path: Path, prefix: bytes, size: int) -> int:
@@ -130,7 +132,9 @@ def _stored(path: Path, key: str, entry: Any, base: int) -> StoredTensor:
     except (KeyError, TypeError, ValueError) as cause:
         raise _damaged(path, f"its entry {key!r} is not usable ({cause!r})") from cause
     if stop - start != math.prod(shape) * dtype.itemsize:
-        raise _damaged(path, f"its entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}")
+        raise _damaged(
+            path, f"its entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}"
+        )
     return StoredTensor(key, path, dtype, shape, base + start, base + stop)
 
 

@@ -235,10 +235,24 @@ def too_long(modules: dict[str, Module], package: str) -> list[str]:
 
 
 def line_count(modules: dict[str, Module], package: str) -> int:
+    """Lines of code: without blank lines, comments and docstrings, which nobody should save on."""
     return sum(
-        len(module.path.read_text(encoding="utf-8").splitlines())
+        code_lines(module.path.read_text(encoding="utf-8"))
         for module in modules.values()
         if top(module.name) == package
+    )
+
+
+def code_lines(source: str) -> int:
+    tree = ast.parse(source)
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, holders) and ast.get_docstring(node) is not None:
+            docstrings.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return sum(
+        bool(line.strip()) and not line.lstrip().startswith("#") and number not in docstrings
+        for number, line in enumerate(source.splitlines(), start=1)
     )
 
 
@@ -455,5 +469,6 @@ def test_a_high_median_is_seen(tmp_path: Path) -> None:
 
 
 def test_lines_are_counted(tmp_path: Path) -> None:
-    modules = planted(tmp_path, reference_loader__a="x = 1\n" * 7, fixtures__b="y = 1\n" * 5)
+    source = '"""Two\nlines."""\n\n# why\n' + "x = 1\n" * 7
+    modules = planted(tmp_path, reference_loader__a=source, fixtures__b="y = 1\n" * 5)
     assert line_count(modules, "reference_loader") == 7

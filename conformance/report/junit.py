@@ -35,7 +35,9 @@ def write_junit(path: Path, results: Sequence[Result], name: str) -> None:
 def _testcase(result: Result) -> ElementTree.Element:
     stage = result.case.partition("/")[0]
     case = ElementTree.Element(
-        "testcase", name=plain(result.case), classname=plain(f"conformance.{stage}"),
+        "testcase",
+        name=plain(result.case),
+        classname=plain(f"conformance.{stage}"),
         time=f"{result.seconds:.3f}",
     )
     if result.status in ELEMENTS:

@@ -19,7 +19,9 @@ def as_text(clause: Clause) -> str:
     ]
     for deviation in deviations():
         if deviation.clause == clause.id:
-            lines.append(f"  known deviation {deviation.id} ({deviation.releases}): {deviation.reason}")
+            lines.append(
+                f"  known deviation {deviation.id} ({deviation.releases}): {deviation.reason}"
+            )
     return "\n".join(lines)
 
 

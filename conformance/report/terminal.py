@@ -47,8 +47,9 @@ def show(results: Sequence[Result], stale: Sequence[str], foot: str) -> None:
     for result in results:
         if result.status in (DIVERGE, ERROR):
             screen.print(Text("\n" + "\n".join(explanation(result))), soft_wrap=True)
-    skipped = [f"{result.case}: skipped, {result.reason}" for result in results
-               if result.status == SKIP]
+    skipped = [
+        f"{result.case}: skipped, {result.reason}" for result in results if result.status == SKIP
+    ]
     for line in [*skipped, *(f"stale deviation: {line}" for line in stale)]:
         screen.print(Text(line), soft_wrap=True)
     screen.print(Text(foot), soft_wrap=True)
@@ -74,8 +75,9 @@ def clause_table(results: Sequence[Result]) -> Table:
 
 
 def _citing(clause: Clause, results: Sequence[Result]) -> list[Result]:
-    return [result for result in results
-            if clause.id in result.clauses or clause.id in _broken(result)]
+    return [
+        result for result in results if clause.id in result.clauses or clause.id in _broken(result)
+    ]
 
 
 def _broken(result: Result) -> set[str]:
@@ -88,9 +90,7 @@ def verdict(clause: Clause, cited: Sequence[Result]) -> Text:
     worst = next(status for status in ORDER if count[status])
     parts = [f"{count[status]} {status}" for status in ORDER if count[status]]
     text = Text(AGREE if worst == AGREE else ", ".join(parts), style=STYLES[worst])
-    names = dict.fromkeys(
-        r.deviation for r in cited if r.deviation and clause.id in _broken(r)
-    )
+    names = dict.fromkeys(r.deviation for r in cited if r.deviation and clause.id in _broken(r))
     return text.append(f" ({', '.join(names)})", style="dim") if names else text
 
 

@@ -83,8 +83,12 @@ def clause_for(kind: str, cited: tuple[str, ...]) -> str:
 
 
 def _clause(stage: str, number: int, entry: dict[str, object]) -> Clause:
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+    }
     clause = Clause(**fields)  # type: ignore[arg-type]
     if clause.id != f"{stage}-{number}" or clause.level not in LEVELS:
-        raise ValueError(f"{stage}.toml: clause {number} has id {clause.id!r}, level {clause.level!r}")
+        raise ValueError(
+            f"{stage}.toml: clause {number} has id {clause.id!r}, level {clause.level!r}"
+        )
     return clause
