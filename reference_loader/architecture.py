@@ -110,7 +110,7 @@ class TransformersModel(Architecture):
         self._model_args = model_args
         self.model_class = _model_class(options.model_class, self.config)
         self.base_prefix = getattr(self.model_class, "base_model_prefix", "")
-        self.declared_dtype = getattr(self.config, _dtype_field(self.config), None)
+        self.declared_dtype = _declared_dtype(self.config)
         _refuse_unsupported(self.config)
 
     def construct(self) -> nn.Module:
@@ -246,8 +246,13 @@ def _refuse_unsupported(config: Any) -> None:
 
 
 def _dtype_field(config: Any) -> str:
-    """`torch_dtype` became `dtype` in 4.56."""
-    return "dtype" if hasattr(type(config), "dtype") or hasattr(config, "dtype") else "torch_dtype"
+    """`torch_dtype` became `dtype` in 4.56, and the old name a property."""
+    return "torch_dtype" if "torch_dtype" in vars(config) else "dtype"
+
+
+def _declared_dtype(config: Any) -> Any:
+    """What the config declares, under whichever name; a release before 4.56 knows only the old."""
+    return getattr(config, _dtype_field(config), None) or vars(config).get("dtype")
 
 
 def _patch_output_recorders(model: nn.Module) -> None:
