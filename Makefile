@@ -6,6 +6,9 @@ PYTHON ?= python3
 ARGS ?=
 TORCH := torch==2.13.0
 
+# Older releases that CI judges beside the installed one; each gets an environment that shares torch.
+RELEASES := 4.47.1 4.57.6 5.0.0
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
@@ -13,13 +16,26 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check test lint format docs docs-check constraints clean
+.PHONY: check test test-releases lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
 
 test: lint docs-check  ## lint, types, freshness of the docs, then every test
 	$(BIN)/python -m pytest -o strict=true $(ARGS)
+
+test-releases: $(RELEASES:%=$(VENV)-releases/%/.made)  ## judge the older releases: exit 1 on news
+	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \
+	  $(VENV)-releases/$$release/bin/python -m conformance check --out runs/releases/$$release $(ARGS) \
+	  > $$log 2>&1 && tail -n 1 $$log || { code=$$?; cat $$log; exit $$code; }; done
+
+# What the release needs lies in its own environment and wins; all else is that of $(VENV).
+$(VENV)-releases/%/.made: $(STAMP)
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
+	@$(@D)/bin/python $(PIP_INSTALL) $(TORCH) transformers==$* safetensors==0.8.0
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -60,7 +76,7 @@ constraints:  ## the newest of everything that installs today; run the tests bef
 	@mv constraints.tmp constraints.txt && rm -rf $(VENV)-fresh
 
 clean:  ## everything that can be made again
-	rm -rf $(VENV) $(VENV)-fresh build dist *.egg-info constraints.tmp \
+	rm -rf $(VENV) $(VENV)-fresh $(VENV)-releases build dist *.egg-info constraints.tmp \
 	  .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
 	find reference_loader conformance fixtures tests -name __pycache__ -type d -prune \
 	  -exec rm -rf {} +

@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from packaging.specifiers import SpecifierSet
 
-from conformance.records import AGREE, Divergence, Result
+from conformance.records import AGREE, KNOWN, Divergence, Result
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Deviation:
     Attributes:
         id: readable and stable.
         clause: the clause it breaks.
-        cases: ids of the cases that show it.
+        cases: ids of the cases that show it; a glob stands for cases some of which do.
         kinds: the kinds of divergence it accounts for, and no others.
         where: globs of the places it accounts for; empty for all.
         releases: a version specifier of transformers.
@@ -40,8 +40,11 @@ class Deviation:
 
     def concerns(self, case: str, release: str) -> bool:
         """Whether it is known for the case in the release."""
-        specifier = SpecifierSet(self.releases, prereleases=True)
-        return case in self.cases and specifier.contains(release)
+        return self.is_of(release) and any(fnmatch.fnmatchcase(case, glob) for glob in self.cases)
+
+    def is_of(self, release: str) -> bool:
+        """Whether it is known in the release at all."""
+        return SpecifierSet(self.releases, prereleases=True).contains(release)
 
     def covers(self, divergence: Divergence) -> bool:
         """Whether it accounts for the divergence."""
@@ -83,12 +86,31 @@ def stale(
     results: Iterable[Result], release: str, catalogue: Iterable[str], among: Iterable[Deviation]
 ) -> list[str]:
     """What is wrong with the list itself: cases that agree after all, or do not exist."""
-    catalogue, complaints = set(catalogue), []
-    agreeing = {result.case for result in results if result.status == AGREE}
-    for deviation in among:
-        for case in deviation.cases:
-            if case not in catalogue:
-                complaints.append(f"{deviation.id} names the case {case}, which does not exist")
-            elif case in agreeing and deviation.concerns(case, release):
-                complaints.append(f"{deviation.id} names {case}, which agrees in {release}")
-    return complaints
+    catalogue, judged = list(catalogue), {result.case: result for result in results}
+    return [
+        f"{deviation.id} names {complaint}"
+        for deviation in among
+        for pattern in deviation.cases
+        if (complaint := _complaint(deviation, pattern, release, catalogue, judged))
+    ]
+
+
+def _complaint(
+    deviation: Deviation,
+    pattern: str,
+    release: str,
+    catalogue: Sequence[str],
+    judged: Mapping[str, Result],
+) -> str:
+    """What is wrong with one entry; a glob is held to what it covers once all of that ran."""
+    covered = fnmatch.filter(catalogue, pattern)
+    if not covered:
+        return f"the case {pattern}, which does not exist"
+    if not deviation.is_of(release) or any(case not in judged for case in covered):
+        return ""
+    statuses = {judged[case].status for case in covered}
+    if pattern in covered:
+        return f"{pattern}, which agrees in {release}" if statuses == {AGREE} else ""
+    used = any(deviation.id in (judged[case].deviation or "").split(", ") for case in covered)
+    idle = statuses <= {AGREE, KNOWN} and not used
+    return f"{pattern}, where it accounts for nothing in {release}" if idle else ""
