@@ -414,13 +414,13 @@ _MIS = [
     ),
     Case(
         "mis/wrong-shape-tolerated",
-        ("MIS-5", "INF-5", "MIS-1"),
+        ("MIS-5", "INF-5", "MIS-1", "MIS-2"),
         faults=("wrong-shape",),
         options=TOLERANT,
     ),
     Case(
         "mis/wrong-shape-tolerated-bf16",
-        ("MIS-5", "INF-5"),
+        ("MIS-5", "INF-5", "MIS-2"),
         "llama-bf16-2",
         ("wrong-shape",),
         options=TOLERANT,
@@ -456,8 +456,10 @@ _TIE = [
         "llama-tied-embedding",
         options={"tie_word_embeddings": False},
     ),
-    Case("tie/neither", ("TIE-7", "INF-2"), "llama-tied-neither"),
-    Case("tie/neither-bf16", ("TIE-7",), "llama-tied-neither", options={"dtype": "bfloat16"}),
+    Case("tie/neither", ("TIE-7", "INF-2", "MIS-2"), "llama-tied-neither"),
+    Case(
+        "tie/neither-bf16", ("TIE-7", "MIS-2"), "llama-tied-neither", options={"dtype": "bfloat16"}
+    ),
 ]
 
 
@@ -465,7 +467,7 @@ _INF_AND_OUT = [
     Case("inf/exact", ("INF-1", "INF-2", "INF-3"), "llama-f32-2"),
     Case(
         "inf/all-fields",
-        ("INF-1", "INF-2", "INF-3", "INF-5"),
+        ("INF-1", "INF-2", "INF-3", "INF-5", "MIS-2"),
         faults=("wrong-shape", "unexpected-key", "missing-key"),
         options={"ignore_mismatched_sizes": True},
     ),
@@ -488,9 +490,17 @@ CASES: tuple[Case, ...] = tuple(
 )
 
 
-def own_cases(folder: Path) -> list[Case]:
-    """Every case that applies to a checkpoint of the user's."""
-    name = folder.resolve().name
+def own_cases(*folders: Path) -> list[Case]:
+    """Every case that applies to checkpoints of the user's, each named after its folder."""
+    names = [folder.resolve().name for folder in folders]
+    numbered = [
+        f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
+    return [case for pair in zip(folders, numbered, strict=True) for case in _own_cases(*pair)]
+
+
+def _own_cases(folder: Path, name: str) -> list[Case]:
     classes = {
         "as-saved": "",
         "base": "transformers:AutoModel",

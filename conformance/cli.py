@@ -23,17 +23,21 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. No exception of a loader's comes through."""
+    from conformance.report.plain import plain
     from reference_loader.errors import LoadError
 
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
     except LoadError as error:
-        print(f"conformance: {error.code}: {error}", file=sys.stderr)
+        print(f"conformance: {error.code}: {plain(error)}", file=sys.stderr)
         return EXIT_ERROR
     except _UsageError as error:
-        print(f"conformance: {error}", file=sys.stderr)
+        print(f"conformance: {plain(error)}", file=sys.stderr)
         return EXIT_USAGE
+    except OSError as error:  # such as an --out that cannot be written
+        print(f"conformance: {plain(error)}", file=sys.stderr)
+        return EXIT_ERROR
     return code
 
 
@@ -93,7 +97,7 @@ def _check(options: argparse.Namespace) -> int:
     _known_clauses(options.clause)
     for path in options.checkpoints:
         open_folder(path, subfolder="")
-    offered = [case for path in options.checkpoints for case in own_cases(path)] or list(CASES)
+    offered = own_cases(*options.checkpoints) or list(CASES)
     cases = select(offered, options.case, options.clause)
     if not cases:
         raise _UsageError(f"no case matches {options.case + options.clause}")
@@ -105,6 +109,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from conformance.cases import Case
+    from conformance.report.plain import plain_lines
     from reference_loader import plan
 
     try:
@@ -119,7 +124,11 @@ def _explain(options: argparse.Namespace) -> int:
         variant=options.variant,
         ignore_mismatched_sizes=options.ignore_mismatched_sizes,
     )
-    print(json.dumps(decided.to_dict(), indent=2) if options.format == "json" else decided)
+    print(
+        json.dumps(decided.to_dict(), indent=2)
+        if options.format == "json"
+        else plain_lines(str(decided))
+    )
     return 0
 
 

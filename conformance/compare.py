@@ -48,11 +48,12 @@ def compare(
         return [*_rejections(expected.exception, actual.exception, names), *_state(actual)]
     if actual.exception is not None:
         if acceptable:
-            return []
+            return [*_state(actual)]
         described = f"{actual.exception['types'][0]}: {actual.exception['message']}"
         return [Divergence("rejected", "(load)", "a model", described)]
     return [
         *_tensors(expected.tensors, actual.tensors),
+        *_mapping("kind-of-tensor", _classes(expected, actual), _classes(actual, expected)),
         *_mapping("training", _training(expected), _training(actual)),
         *_info(expected.info, actual.info),
         *_mapping("config", expected.config, actual.config),
@@ -110,6 +111,12 @@ def _info(
 
 def _given(info: Mapping[str, Any] | None) -> str:
     return "none" if info is None else "given"
+
+
+def _classes(observation: Observation, other: Observation) -> dict[str, str]:
+    """Classes of the modules that both have; the others show in their training flags."""
+    shared = observation.modules.keys() & other.modules.keys()
+    return {name or "(model)": observation.modules[name][0] for name in sorted(shared)}
 
 
 def _training(observation: Observation) -> dict[str, bool]:

@@ -65,12 +65,14 @@ def difference(expected: torch.Tensor, actual: torch.Tensor) -> str:
         return "equal in value, not in bits"
     gap = torch.where(unequal, (left - right).abs(), torch.zeros_like(left))
     worst = int(gap.nan_to_num(nan=torch.inf).argmax())
-    relative = (gap / left.abs().clamp_min(torch.finfo(torch.float64).tiny)).max().item()
+    compared = unequal & (left != 0)
+    relative = (
+        f"; {(gap / left.abs())[compared].max().item():.3g} relative" if compared.any() else ""
+    )
     place = [int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape)]
     return (
         f"{count} of {left.numel()} elements; at most {gap[worst].item():.3g} absolute, at "
-        f"{place}: {left[worst].item():.8g} became {right[worst].item():.8g}; "
-        f"{relative:.3g} relative"
+        f"{place}: {left[worst].item():.8g} became {right[worst].item():.8g}{relative}"
     )
 
 

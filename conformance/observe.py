@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,33 +49,37 @@ def observe(case: Case, loader: Loader) -> Loaded:
     options, passed_config = _options(case, source, model_class)
     gc.collect()
     torch.manual_seed(SEED)
-    before, peak, started = process_state(), _peak_bytes(), time.perf_counter()
+    result, load = _load(lambda: loader(model_class, str(source), **options))
+    if load.exception is not None:
+        return Loaded(load, None)
     with quiet():
+        noted = _describe(case, result, passed_config, load)
+        model = _model_of(result)
+        return Loaded(replace(noted, findings=tuple(check(case, source, model, noted))), model)
+
+
+def _load(run: Callable[[], Any]) -> tuple[Any, Observation]:
+    """What the loader returns, and what the load did to the process, which is then put back."""
+    before, peak, started = process_state(), _peak_bytes(), time.perf_counter()
+    result, described = None, None
+    with quiet(), _put_back():
         try:
             with _poisoned_memory():
-                result = loader(model_class, str(source), **options)
-        except Exception as exception:
-            described = {
-                "types": [t.__name__ for t in type(exception).__mro__],
-                "message": str(exception),
-            }
-            failed = Observation(
-                exception=described,
-                seconds=time.perf_counter() - started,
-                state={"before": before, "after": process_state()},
-            )
-            return Loaded(failed, None)
-        seconds, peak, after = time.perf_counter() - started, _peak_bytes() - peak, process_state()
-        with _restored(before):
-            observation = _describe(case, result, passed_config)
-    noted = replace(
-        observation, seconds=seconds, peak_bytes=peak, state={"before": before, "after": after}
-    )
-    model = _model_of(result)
-    return Loaded(replace(noted, findings=tuple(check(case, source, model, noted))), model)
+                result = run()
+        except (Exception, SystemExit) as exception:
+            types = [t.__name__ for t in type(exception).__mro__]
+            described = {"types": types, "message": str(exception)}
+        return result, Observation(
+            exception=described,
+            seconds=time.perf_counter() - started,
+            peak_bytes=_peak_bytes() - peak,
+            state={"before": before, "after": process_state()},
+        )
 
 
-def _describe(case: Case, result: Any, passed_config: tuple[Any, str] | None) -> Observation:
+def _describe(
+    case: Case, result: Any, passed_config: tuple[Any, str] | None, load: Observation
+) -> Observation:
     model: Any = _model_of(result)
     config = _plain(model.config.to_dict()) if hasattr(model.config, "to_dict") else model.config
     if passed_config is not None:
@@ -82,7 +87,8 @@ def _describe(case: Case, result: Any, passed_config: tuple[Any, str] | None) ->
         config = config | {"(the config passed)": _unchanged(given, before)}
     generation = getattr(model, "generation_config", None)
     device_map = getattr(model, "hf_device_map", None)
-    return Observation(
+    return replace(
+        load,
         tensors=observe_tensors(model),
         modules={name: (type(m).__name__, m.training) for name, m in model.named_modules()},
         info=_info(result),
@@ -132,7 +138,7 @@ def process_state() -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep loaders from writing to the terminal, and the Hub from being asked."""
+    """Keep loaders from writing to the terminal."""
     names = ("transformers", "reference_loader", "py.warnings")
     loggers = [logging.getLogger(name) for name in names]
     handlers = [(logger, logger.handlers, logger.propagate) for logger in loggers]
@@ -140,7 +146,8 @@ def quiet() -> Iterator[None]:
         logger.handlers, logger.propagate = [logging.NullHandler()], False
     progress = _progress_bars(False)
     try:
-        yield
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True):
+            yield
     finally:
         _progress_bars(progress)
         for logger, before, propagate in handlers:
@@ -168,16 +175,21 @@ def _poisoned_memory() -> Iterator[None]:
 
 
 @contextmanager
-def _restored(state: Mapping[str, Any]) -> Iterator[None]:
+def _put_back() -> Iterator[None]:
     """A loader that leaves the process changed must not change how the next one is observed."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    grad, threads, environment = torch.is_grad_enabled(), torch.get_num_threads(), dict(os.environ)
     try:
         yield
     finally:
-        if process_state()["default_device"] != state["default_device"]:
+        if torch.get_default_device() != device:
             torch.set_default_device(None)
-        torch.set_default_dtype(getattr(torch, str(state["default_dtype"]).removeprefix("torch.")))
-        torch.set_grad_enabled(state["grad_enabled"])
-        torch.set_num_threads(state["threads"])
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        torch.set_num_threads(threads)
+        if os.environ != environment:
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 def _options(
@@ -219,6 +231,8 @@ def _model_of(result: Any) -> nn.Module:
 def _info(result: Any) -> dict[str, dict[str, Any]] | None:
     if not isinstance(result, tuple):
         return None
+    if not isinstance(result[1], Mapping):
+        return {"(all)": {"container": type(result[1]).__name__, "values": []}}
     return {
         field: {"container": type(found).__name__, "values": sorted(map(_entry, found))}
         for field, found in result[1].items()
@@ -243,8 +257,8 @@ def _peak_bytes() -> int:
 
 def warm_up(case: Case, *loaders: Loader) -> None:
     """Load once and forget: what happens once in a process is over before it is observed."""
-    run: Callable[[Loader], Loaded] = lambda loader: observe(case, loader)  # noqa: E731
     for loader in loaders:
-        run(loader)
+        with suppress(Exception):  # what is wrong with a loader is for its cases to say
+            observe(case, loader)
     gc.collect()
     gc.freeze()  # what is imported stays; collecting between cases then costs next to nothing

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 COLLECTED = Path(__file__).with_name("cases.py")
 
+# The name of that file where it lies outside of pytest's root folder.
+OUTSIDE = "conformance/cases.py"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the plugin."""
@@ -40,7 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """`conformance/cases.py` holds the cases."""
     if file_path == COLLECTED:
-        return Cases.from_parent(parent, path=file_path)
+        inside = file_path.is_relative_to(parent.config.rootpath)
+        return Cases.from_parent(parent, path=file_path, nodeid=None if inside else OUTSIDE)
     return None
 
 
@@ -49,10 +53,19 @@ class Cases(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         from conformance.cases import CASES, own_cases, select
+        from conformance.loaders import UnknownLoader, find
+        from conformance.spec import clauses
 
         option = self.config.getoption
+        unknown = set(option("--conformance-clause")) - clauses().keys()
+        if unknown:
+            raise pytest.UsageError(f"there is no clause {', '.join(sorted(unknown))}")
+        try:
+            find(option("--conformance-loader"))
+        except UnknownLoader as error:
+            raise pytest.UsageError(str(error)) from error
         folders = [Path(folder) for folder in option("--conformance-checkpoint")]
-        offered = [case for folder in folders for case in own_cases(folder)] or list(CASES)
+        offered = own_cases(*folders) or list(CASES)
         chosen = select(offered, option("--conformance-case"), option("--conformance-clause"))
         for case in chosen:
             yield CaseItem.from_parent(self, name=case.id, case=case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -106,8 +107,20 @@ class Recorder:
         )
 
     def _line(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=True, default=str) + "\n")
+        text = json.dumps(finite(record), ensure_ascii=True, allow_nan=False, default=str)
+        self._file.write(text + "\n")
         self._file.flush()
+
+
+def finite(value: Any) -> Any:
+    """The same data with numbers that JSON has no word for as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return value
 
 
 class BadReport(ValueError):
@@ -124,6 +137,8 @@ def read_report(path: Path) -> list[dict[str, Any]]:
         records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     except ValueError as cause:
         raise BadReport(f"{path} is no report: {cause}") from cause
+    if not all(isinstance(record, dict) for record in records):
+        raise BadReport(f"{path} has a line that is no record")
     if not records or records[0].get("record") != "header":
         raise BadReport(f"{path} has no header")
     if records[0].get("schema") != SCHEMA:

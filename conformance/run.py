@@ -137,7 +137,9 @@ def rerun(case: Case, session: Session) -> str:
     words = ["conformance", "check"]
     if case.folder is not None and case.id.startswith("own/"):
         words.append(str(case.folder))
-    words += ["--case", case.id]
+    # A checkpoint's name is its user's; the form of the load tells its cases apart.
+    own = case.id.startswith("own/")
+    words += ["--case", f"*/{case.id.rpartition('/')[2]}" if own else case.id]
     if session.loader_name != "stock":
         words += ["--loader", session.loader_name]
     return shlex.join(words)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reference_loader.errors import ConfigNotFound, UnknownModelClass, UnsupportedOption
+from reference_loader.errors import BadConfig, ConfigNotFound, UnknownModelClass, UnsupportedOption
 from reference_loader.llama import Llama
 from reference_loader.names import Rename
 from reference_loader.options import Options
@@ -79,6 +79,8 @@ def choose(
         ConfigNotFound: no readable `config.json` and no config passed (CFG-6, CFG-7).
         UnknownModelClass: the class cannot be told.
     """
+    if options.model_class is not None and not isinstance(options.model_class, type):
+        raise UnknownModelClass(f"model_class={options.model_class!r} is no class.")
     if options.model_class is not None and issubclass(options.model_class, Llama):
         return PlainLlama(folder, options)
     architecture = TransformersModel(folder, model_args, options)
@@ -96,7 +98,10 @@ class PlainLlama(Architecture):
         self.declared_dtype = self.config.get("dtype", self.config.get("torch_dtype"))
 
     def construct(self) -> nn.Module:
-        return Llama.from_config(self.config)
+        try:
+            return Llama.from_config(self.config)
+        except ValueError as cause:
+            raise BadConfig(f"The config makes no plain Llama: {cause}.") from cause
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
         return {r"rotary_emb\.inv_freq"}
@@ -108,6 +113,8 @@ class TransformersModel(Architecture):
     def __init__(self, folder: Path, model_args: tuple[Any, ...], options: Options) -> None:
         self.config, self._model_kwargs = _config(folder, options)
         self._model_args = model_args
+        if (folder / "generation_config.json").is_file():
+            read_config(folder, "generation_config.json")  # found out now, not after the weights
         self.model_class = _model_class(options.model_class, self.config)
         self.base_prefix = getattr(self.model_class, "base_model_prefix", "")
         self.declared_dtype = _declared_dtype(self.config)
@@ -171,15 +178,15 @@ class TransformersModel(Architecture):
             model.generation_config = _generation_config(model, folder)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a folder.
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """`config.json` of a folder, or another file of its kind.
 
     Raises:
         ConfigNotFound: it is absent (CFG-6) or no JSON object (CFG-7).
     """
-    path = folder / "config.json"
+    path = folder / name
     if not path.is_file():
-        raise ConfigNotFound(f"{folder} holds no config.json.", "Copy it, or pass `config`.")
+        raise ConfigNotFound(f"{folder} holds no {name}.", "Copy it, or pass `config`.")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as cause:
@@ -191,25 +198,34 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path, options: Options) -> tuple[Any, dict[str, Any]]:
     """The config and the arguments that are the model's own (CFG-3)."""
-    from transformers import AutoConfig, PretrainedConfig
+    from transformers import PretrainedConfig
 
     overrides = dict(options.overrides)
     if isinstance(options.config, PretrainedConfig):
         config = copy.deepcopy(options.config)
     else:
         where = Path(options.config) if options.config is not None else folder
-        raw = read_config(where)
-        reader = getattr(options.model_class, "config_class", None) or AutoConfig
-        if reader is AutoConfig and raw.get("model_type") is None:
-            raise UnknownModelClass(
-                f"{where / 'config.json'} has no 'model_type'.", "Pass `model_class`."
-            )
-        config, overrides = reader.from_pretrained(
-            str(where), return_unused_kwargs=True, local_files_only=True, **overrides
-        )
+        config, overrides = _read_transformers_config(where, options.model_class, overrides)
     if options.attn_implementation is not None:
         config._attn_implementation = options.attn_implementation
     return config, overrides
+
+
+def _read_transformers_config(
+    folder: Path, model_class: type | None, overrides: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoConfig
+
+    read_config(folder)
+    reader = getattr(model_class, "config_class", None) or AutoConfig
+    try:
+        config, rest = reader.from_pretrained(
+            str(folder), return_unused_kwargs=True, local_files_only=True, **overrides
+        )
+    except Exception as cause:  # each release checks its fields in its own way
+        told = f"{folder / 'config.json'} makes no {reader.__name__}: {cause}"
+        raise BadConfig(told, "Check its fields and the keyword arguments.") from cause
+    return config, rest
 
 
 def _model_class(asked: Any, config: Any) -> Any:
@@ -228,10 +244,11 @@ def _model_class(asked: Any, config: Any) -> Any:
             )
         return _get_model_class(config, table)
     for name in config.architectures or ():
-        if hasattr(transformers, name):
-            return getattr(transformers, name)
+        found = getattr(transformers, str(name), None)
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return found
     raise UnknownModelClass(
-        f"The config's architectures={config.architectures!r} name no class of transformers.",
+        f"The config's architectures={config.architectures!r} name no model of transformers.",
         "Pass `model_class`.",
     )
 

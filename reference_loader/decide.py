@@ -67,6 +67,7 @@ class Match:
     placements: tuple[Placement, ...]
     mismatched: tuple[Mismatch, ...]
     unexpected: frozenset[str]
+    superseded: frozenset[str]
 
 
 def match(
@@ -78,7 +79,7 @@ def match(
 ) -> Match:
     """Give every stored tensor its slot.
 
-    Where two keys name one slot, the slot's own name wins, then the first in the file (MAP-9).
+    Where two keys name one slot, the slot's own name wins, then the first in the file.
 
     Args:
         stored: checkpoint key to tensor.
@@ -104,7 +105,9 @@ def match(
         else:
             mismatched.append(Mismatch(target, tensor.shape, slot.shape, tensor.file))
     unexpected = frozenset(t for t in targets.values() if t not in skeleton.slots)
-    return Match(tuple(placements), tuple(mismatched), unexpected)
+    losers = stored.keys() - {tensor.key for tensor in winners.values()}
+    superseded = frozenset(key for key in losers if targets[key] in skeleton.slots)
+    return Match(tuple(placements), tuple(mismatched), unexpected, superseded)
 
 
 def refuse_mismatches(mismatched: Collection[Mismatch]) -> None:
@@ -214,6 +217,7 @@ def make_plan(
         ties=ties.groups,
         rivals=ties.rivals,
         duplicates=inventory.duplicates,
+        superseded=matched.superseded,
         unlisted=inventory.unlisted,
         phantom=inventory.phantom,
     )

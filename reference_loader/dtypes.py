@@ -11,6 +11,9 @@ import torch
 from reference_loader.errors import BadDtype
 from reference_loader.tensors import StoredTensor
 
+# What torch takes as a default dtype.
+BUILDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class ModelDtype(NamedTuple):
     """The dtype a model is built in, and why."""
@@ -36,7 +39,9 @@ def model_dtype(requested: Any, declared: Any, stored: Iterable[StoredTensor]) -
         return ModelDtype(parse(declared), "declared by the config")
     for tensor in stored:
         if tensor.dtype.is_floating_point:
-            return ModelDtype(tensor.dtype, f"that of {tensor.key!r}, the first floating tensor")
+            return ModelDtype(
+                parse(tensor.dtype), f"that of {tensor.key!r}, the first floating tensor"
+            )
     return ModelDtype(torch.get_default_dtype(), "the process's default")
 
 
@@ -50,6 +55,11 @@ def parse(value: Any) -> torch.dtype:
         )
     if not dtype.is_floating_point:
         raise BadDtype(f"dtype={value!r} is not a floating-point dtype.", "Give one that is.")
+    if dtype not in BUILDABLE:
+        raise BadDtype(
+            f"dtype={value!r} is not one torch can build a model in.",
+            f"Give one of {', '.join(map(str, BUILDABLE))}.",
+        )
     return dtype
 
 

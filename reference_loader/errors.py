@@ -46,6 +46,12 @@ class ConfigNotFound(LoadError, OSError):
     code = "config-not-found"
 
 
+class BadConfig(LoadError, ValueError):
+    """The config can be read and makes no model."""
+
+    code = "bad-config"
+
+
 class ShardNotFound(LoadError, OSError):
     """The index names a shard that is not there (IDX-6)."""
 
@@ -70,6 +76,18 @@ class BadTensorFile(LoadError, OSError):
     code = "bad-tensor-file"
 
 
+class UnsafePickle(LoadError, ValueError):
+    """A pickled file would run code when it is read."""
+
+    code = "unsafe-pickle"
+
+
+class BadOptions(LoadError, ValueError):
+    """Two options contradict each other, or one that another needs is absent."""
+
+    code = "bad-options"
+
+
 class BadDtype(LoadError, ValueError):
     """The dtype asked for is not one a model can be built in (DTY-5, DTY-6)."""
 
@@ -89,7 +107,7 @@ class NothingMatches(LoadError, ValueError):
 
 
 class NotStrict(LoadError, ValueError):
-    """`strict=True` and the checkpoint is not exactly the model (INF-6)."""
+    """`strict=True` and the checkpoint is not exactly the model (the option `strict`)."""
 
     code = "not-strict"
 

@@ -15,6 +15,13 @@ from torch import nn
 from reference_loader.skeleton import Skeleton, build, like, put
 
 
+class Everything:
+    """Contains all there is."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
 def initialise(
     skeleton: Skeleton,
     construct: Callable[[], nn.Module],
@@ -34,20 +41,39 @@ def initialise(
         fresh: parameter name to dtype.
         initialiser: a submodule to the function that initialises it and what is below, or None.
     """
-    if fresh:
+    model = skeleton.model
+    derived = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if fresh or derived:
         orders = {skeleton.slots[name].order for name in fresh}
-        donor = build(construct, dtype, real=orders).model
-        for name, wanted in fresh.items():
-            put(skeleton.model, name, _donated(donor, name, wanted))
-    with torch.no_grad():
-        _run(skeleton.model, "", None, set(fresh), initialiser)
+        donated = _donated([*fresh, *derived], construct, dtype, orders)
+        for name, tensor in donated.items():
+            put(model, name, _as(tensor, fresh.get(name, tensor.dtype)))
+    with torch.no_grad(), torch.device("cpu"):
+        _run(model, "", None, set(fresh), initialiser)
 
 
-def _donated(donor: nn.Module, name: str, dtype: torch.dtype) -> nn.Parameter:
-    parameter = donor.get_parameter(name)
-    if parameter.is_meta:  # computed by the constructor from a parameter that is loaded
-        return like(parameter, torch.zeros(parameter.shape, dtype=dtype))
-    return like(parameter, parameter.data.to(dtype))
+def _donated(
+    names: list[str],
+    construct: Callable[[], nn.Module],
+    dtype: torch.dtype,
+    orders: Collection[int],
+) -> dict[str, torch.Tensor]:
+    """The values the constructor gives; where it derives some from others, it needs them all."""
+    for real in (orders, Everything()):
+        donor = build(construct, dtype, real=real).model
+        tensors: dict[str, torch.Tensor] = {
+            **dict(donor.named_parameters(remove_duplicate=False)),
+            **dict(donor.named_buffers(remove_duplicate=False)),
+        }
+        if not any(tensors[name].is_meta for name in names):
+            break
+    return {name: tensors[name] for name in names}
+
+
+def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if isinstance(tensor, nn.Parameter):
+        return like(tensor, tensor.data.to(dtype))
+    return tensor
 
 
 def _run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -45,7 +46,7 @@ def read_index(path: Path) -> ShardIndex:
     shard_of = {key: _shard(path, key, name) for key, name in weight_map.items()}
     index = ShardIndex(path, shard_of, _total_size(metadata))
     for shard in index.shards:
-        if not shard.is_file():
+        if not _is_file(shard):
             raise ShardNotFound(
                 f"The index {path} names the shard {shard.name!r}, but {shard} is no file.",
                 "Download or copy the shard again.",
@@ -87,4 +88,11 @@ def _shard(path: Path, key: str, name: object) -> Path:
 
 def _total_size(metadata: dict[str, Any]) -> int | None:
     size = metadata.get("total_size")
-    return int(size) if isinstance(size, (int, float)) else None
+    return int(size) if isinstance(size, (int, float)) and math.isfinite(size) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

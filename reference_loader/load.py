@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
+
+import torch
 
 from reference_loader import decide
 from reference_loader.architecture import Architecture, choose
@@ -48,9 +52,12 @@ def from_pretrained(source: Source, *model_args: Any, **options: Any) -> Any:
     if not wanted.ignore_mismatched_sizes:
         decide.refuse_mismatches(plan.mismatched)
 
-    initialise(skeleton, architecture.construct, plan.dtype, plan.fresh, architecture.initialiser)
-    pump(plan, skeleton.model)
-    untied = finish(plan, skeleton.model, architecture, wanted)
+    with _generator_kept_on_failure():
+        initialise(
+            skeleton, architecture.construct, plan.dtype, plan.fresh, architecture.initialiser
+        )
+        pump(plan, skeleton.model)
+        untied = finish(plan, skeleton.model, architecture, wanted)
 
     report = LoadReport(plan, untied)
     report.log()
@@ -59,8 +66,23 @@ def from_pretrained(source: Source, *model_args: Any, **options: Any) -> Any:
 
 @documented
 def plan(source: Source, *model_args: Any, **options: Any) -> LoadPlan:
-    """Decide everything and read no weight: same arguments, same errors, as `from_pretrained`."""
+    """Decide everything and read no weight.
+
+    Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape and what
+    `strict` objects to: a plan lists them.
+    """
     return _prepare(source, model_args, Options.of(options)).plan
+
+
+@contextmanager
+def _generator_kept_on_failure() -> Iterator[None]:
+    """A load that failed has drawn no random numbers (STA-2)."""
+    before = torch.get_rng_state()
+    try:
+        yield
+    except BaseException:
+        torch.set_rng_state(before)
+        raise
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from reference_loader.errors import BadOptions
+
 Rename = Callable[[str], str]
 
 # Names that older PyTorch and TensorFlow checkpoints carry (MAP-8); tried in this order.
@@ -35,7 +37,13 @@ def resolve(
 
 def mapping_renames(key_mapping: Mapping[str, str] | None) -> list[Rename]:
     """`key_mapping` as renames: each a regular expression and its replacement (MAP-6)."""
-    return [_substitution(pattern, into) for pattern, into in (key_mapping or {}).items()]
+    try:
+        return [_substitution(pattern, into) for pattern, into in (key_mapping or {}).items()]
+    except re.error as cause:
+        raise BadOptions(
+            f"key_mapping has a pattern that is no regular expression: {cause.pattern!r}: {cause}.",
+            "Escape what is meant literally.",
+        ) from cause
 
 
 def ignored(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:

@@ -63,6 +63,7 @@ class LoadPlan:
         ties: groups of names that are one parameter; the first is stored or fresh (TIE-1).
         rivals: tied names that are stored as well as the first of their group (TIE-4).
         duplicates: checkpoint keys with further copies, and the files that hold these (IDX-2).
+        superseded: checkpoint keys that name a slot another key fills.
         unlisted: keys in a shard that the index does not list (IDX-8).
         phantom: keys that the index lists and their shard does not hold (IDX-7).
     """
@@ -83,6 +84,7 @@ class LoadPlan:
     ties: tuple[tuple[str, ...], ...]
     rivals: Mapping[str, str]
     duplicates: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    superseded: frozenset[str] = frozenset()
     unlisted: frozenset[str] = frozenset()
     phantom: frozenset[str] = frozenset()
 
@@ -93,7 +95,7 @@ class LoadPlan:
             "missing": sorted(self.missing),
             "unexpected": sorted(self.unexpected),
             "mismatched": sorted(mismatch.name for mismatch in self.mismatched),
-            "stored twice": sorted(self.duplicates),
+            "stored twice": sorted(self.duplicates.keys() | self.superseded),
             "not in the index": sorted(self.unlisted),
             "only in the index": sorted(self.phantom),
         }
@@ -155,6 +157,6 @@ def _sizes(placements: Iterable[Placement]) -> list[tuple[str, str]]:
 
 
 def _listed(names: Iterable[str], most: int = 6) -> str:
-    ordered = sorted(names)
+    ordered = [name if name.isprintable() else repr(name) for name in sorted(names)]
     more = f", and {len(ordered) - most} more" if len(ordered) > most else ""
     return ", ".join(ordered[:most]) + more

@@ -51,7 +51,7 @@ def refuse_disagreements(plan: LoadPlan) -> None:
     """Raise if the checkpoint is not exactly the model.
 
     Raises:
-        NotStrict: naming every key (INF-6).
+        NotStrict: naming every key.
     """
     if plan.disagreements:
         found = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in plan.disagreements.items())

@@ -8,13 +8,14 @@ registers as a parameter goes to meta at that moment.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils.weak import WeakIdKeyDictionary
 
 # transformers 5 initialises no tensor that carries this mark; earlier releases do not look for it.
 NEEDS_NO_VALUES = "_is_hf_initialized"
@@ -53,7 +54,7 @@ class Skeleton:
 
 
 def build(
-    construct: Callable[[], nn.Module], dtype: torch.dtype, real: Collection[int] = ()
+    construct: Callable[[], nn.Module], dtype: torch.dtype, real: Container[int] = ()
 ) -> Skeleton:
     """Construct the model without the memory of its weights.
 
@@ -73,18 +74,23 @@ def build(
 
 
 @contextmanager
-def _parameters_on_meta(order: dict[int, int], real: Collection[int]) -> Iterator[None]:
+def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator[None]:
     registered: list[nn.Parameter] = []  # kept alive, so that no id is given twice
+    # A parameter registered under two names is one; by weak keys, since it holds the memory.
+    stand_in = WeakIdKeyDictionary()
     thread = threading.get_ident()
 
     def to_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
         if threading.get_ident() != thread or id(parameter) in order:
             return None
-        position = len(registered)
-        empty = parameter if position in real else on_meta(parameter)
-        registered.append(empty)
-        order[id(empty)] = position
-        return empty
+        if parameter not in stand_in:
+            position = len(registered)
+            empty = parameter if position in real else on_meta(parameter)
+            registered.append(empty)
+            order[id(empty)] = position
+            stand_in[parameter] = empty
+        found: nn.Parameter = stand_in[parameter]
+        return found
 
     hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
     try:

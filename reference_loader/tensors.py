@@ -7,7 +7,6 @@ Source: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import json
-import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,9 @@ from reference_loader.errors import BadTensorFile
 
 # The library's own limit; a longer header is an attack or a damaged length.
 LONGEST_HEADER = 100_000_000
+
+# What torch counts with: 64 bits, signed.
+LARGEST_COUNT = 2**63 - 1
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -91,7 +93,7 @@ class MappedFile:
         payload: Any = self._storage[stored.start : stored.stop]
         if stored.start % stored.dtype.itemsize:
             payload = payload.clone()  # kernels may assume an aligned first element
-        tensor = torch.empty(0, dtype=stored.dtype)
+        tensor = torch.empty(0, dtype=stored.dtype, device="cpu")
         tensor.set_(payload, 0, stored.shape)  # type: ignore[call-overload]  # stride is optional
         return tensor
 
@@ -117,31 +119,45 @@ def _parse(path: Path, header: bytes) -> dict[str, Any]:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ValueError(f"{name!r} stands twice")
+        table[name] = value
     return table
 
 
 def _stored(path: Path, key: str, entry: Any, base: int) -> StoredTensor:
     try:
         dtype = DTYPES[entry["dtype"]]
-        shape = tuple(map(_count, entry["shape"]))
-        start, stop = map(_count, entry["data_offsets"])
+        shape = _counts(entry["shape"])
+        start, stop = _counts(entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as cause:
         raise _damaged(path, f"its entry {key!r} is not usable ({cause!r})") from cause
-    if stop - start != math.prod(shape) * dtype.itemsize:
+    if stop - start != _elements(shape) * dtype.itemsize:
         raise _damaged(
             path, f"its entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}"
         )
     return StoredTensor(key, path, dtype, shape, base + start, base + stop)
 
 
-def _count(number: Any) -> int:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise ValueError(f"{number!r} is no count")
-    return number
+def _counts(numbers: Any) -> tuple[int, ...]:
+    if not isinstance(numbers, list):
+        raise ValueError(f"{numbers!r} is no list")
+    for number in numbers:
+        if type(number) is not int or not 0 <= number <= LARGEST_COUNT:
+            raise ValueError("a number in it is no count")
+    return tuple(numbers)
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    """The product, given up as soon as it exceeds any file: a header may lie at great length."""
+    elements = 0 if 0 in shape else 1
+    for size in shape:
+        elements *= size
+        if elements > LARGEST_COUNT:
+            break
+    return elements
 
 
 def _check_payload(path: Path, stored: list[StoredTensor], base: int, size: int) -> None:

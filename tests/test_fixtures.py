@@ -571,6 +571,7 @@ TOUCHED: dict[str, set[str]] = {
     "missing-norm": {LAST_OF_TWO, INDEX},
     "module-prefix": {*BOTH, INDEX},
     "leftover-inv-freq": {*BOTH, INDEX},
+    "legacy-norm-names": {LAST_OF_TWO, INDEX},
 }
 
 
@@ -621,6 +622,7 @@ UNSUITABLE = {
     "missing-norm": ("llama-f32", ["missing-norm"], "holds no model.norm.weight"),
     "module-prefix": ("llama-f32", ["truncated-header"], "shorter than its header"),
     "leftover-inv-freq": ("llama-base", [], "holds no model.layers.0.self_attn.q_proj.weight"),
+    "legacy-norm-names": ("llama-f32", ["legacy-norm-names"], "already holds"),
 }
 NEEDS_INDEX = [
     "absent-shard",

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from conformance.records import DIVERGE, ERROR, KNOWN, SKIP, Result
 from conformance.report.explanation import explanation
-from conformance.report.plain import plain
+from conformance.report.plain import plain, plain_lines
 
 ELEMENTS = {DIVERGE: "failure", ERROR: "error", SKIP: "skipped", KNOWN: "system-out"}
 
@@ -47,5 +47,5 @@ def _testcase(result: Result) -> ElementTree.Element:
             broken = ", ".join(dict.fromkeys(d.clause for d in result.divergences))
             element.set("message", plain(broken or result.reason))
             text = "\n".join(explanation(result))
-        element.text = plain(text)
+        element.text = plain_lines(text)
     return case

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Result
 from conformance.report.explanation import explanation
+from conformance.report.plain import plain
 from conformance.spec import STAGES, Clause, clauses
 
 T = TypeVar("T")
@@ -48,7 +49,9 @@ def show(results: Sequence[Result], stale: Sequence[str], foot: str) -> None:
         if result.status in (DIVERGE, ERROR):
             screen.print(Text("\n" + "\n".join(explanation(result))), soft_wrap=True)
     skipped = [
-        f"{result.case}: skipped, {result.reason}" for result in results if result.status == SKIP
+        plain(f"{result.case}: skipped, {result.reason}")
+        for result in results
+        if result.status == SKIP
     ]
     for line in [*skipped, *(f"stale deviation: {line}" for line in stale)]:
         screen.print(Text(line), soft_wrap=True)

@@ -1,0 +1,153 @@
+"""What the tests of the rooms share: no network, tiny checkpoints, and the state of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from fixtures.files import write_safetensors
+from fixtures.write import digest, materialise
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`checkpoint(recipe, *faults)`: a shared folder, not to be changed."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return lambda recipe, *faults: materialise(recipe, faults, root=root)
+
+
+@pytest.fixture
+def own(checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """`own(recipe, *faults, **fields)`: a copy to change, `fields` written into its config."""
+
+    def copy(recipe: str, *faults: str, **fields: Any) -> Path:
+        folder = tmp_path / f"copy-{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(checkpoint(recipe, *faults), folder)
+        if fields:
+            path = folder / "config.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def unchanged() -> Callable[..., AbstractContextManager[None]]:
+    """`with unchanged(folder):` fails if the block changes the process or the folder.
+
+    With `drawn=True` the generator of torch may move.
+    """
+    return _unchanged
+
+
+@contextmanager
+def _unchanged(folder: Path, drawn: bool = False) -> Iterator[None]:
+    before = _state(folder, drawn)
+    yield
+    after = _state(folder, drawn)
+    assert {name: after[name] for name in after if after[name] != before[name]} == {}
+
+
+def _state(folder: Path, drawn: bool) -> dict[str, Any]:
+    opened = (_target(fd) for fd in Path("/proc/self/fd").glob("*"))
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "default device": torch.get_default_device(),
+        "grad mode": torch.is_grad_enabled(),
+        "threads": torch.get_num_threads(),
+        "torch generator": None if drawn else bytes(torch.get_rng_state().tolist()),
+        "python generator": random.getstate(),
+        "environment": dict(os.environ),
+        "warning filters": list(warnings.filters),
+        "registration hooks": len(torch_module._global_parameter_registration_hooks),
+        "open files": sorted(name for name in opened if name.startswith(str(folder))),
+        "folder": digest(folder) if folder.is_dir() else None,
+    }
+
+
+def _target(fd: Path) -> str:
+    try:
+        return str(fd.readlink())
+    except OSError:  # the descriptor of the listing itself
+        return ""
+
+
+@pytest.fixture
+def same_models() -> Callable[[nn.Module, nn.Module], None]:
+    """`same_models(a, b)` fails unless class, tensors, ties, modes and configs are the same."""
+    return _same_models
+
+
+def _same_models(left: nn.Module, right: nn.Module) -> None:
+    assert type(left) is type(right)
+    ours, theirs = _tensors(left), _tensors(right)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        other = theirs[name]
+        facts = (tensor.dtype, tensor.shape, tensor.stride(), tensor.device, tensor.requires_grad)
+        assert facts == (
+            other.dtype,
+            other.shape,
+            other.stride(),
+            other.device,
+            other.requires_grad,
+        ), name
+        assert torch.equal(tensor, other), name
+    assert _ties(ours) == _ties(theirs)
+    assert [m.training for m in left.modules()] == [m.training for m in right.modules()]
+    assert left.config.to_dict() == right.config.to_dict()
+    generation = [getattr(model, "generation_config", None) for model in (left, right)]
+    assert str(generation[0]) == str(generation[1])
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _ties(tensors: dict[str, torch.Tensor]) -> set[tuple[str, ...]]:
+    groups: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel():
+            groups.setdefault(tensor.data_ptr(), []).append(name)
+    return {tuple(sorted(names)) for names in groups.values() if len(names) > 1}
+
+
+@pytest.fixture
+def stretch() -> Callable[..., None]:
+    """`stretch(path, tensors, holes)`: tensors, then entries whose payload is a hole in the file.
+
+    `holes` is key to dtype, shape and bytes.
+    """
+    return _stretch
+
+
+def _stretch(path: Path, tensors: Any, holes: Any) -> None:
+    write_safetensors(path, tensors)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header, payload = json.loads(content[8 : 8 + length]), content[8 + length :]
+    end = len(payload)
+    for key, (dtype, shape, size) in holes.items():
+        header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + payload)
+    os.truncate(path, 8 + len(raw) + end)

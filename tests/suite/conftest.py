@@ -1,0 +1,62 @@
+"""One session for the process; what the reference leaves is observed once a case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from conformance import check as check_module
+from conformance import run
+from conformance.cases import CASES, Case
+from conformance.loaders import Loader, find
+from conformance.observe import Loaded
+from conformance.run import Session
+
+
+@pytest.fixture(scope="session")
+def session() -> Session:
+    """Stock, warmed up."""
+    return run.open_session("stock")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered() -> Iterator[None]:
+    """What the reference leaves is plain data and the same every time: taken once for each case."""
+    observe_reference = run._expected
+    kept: dict[str, Loaded] = {}
+
+    def expected(case: Case) -> Loaded:
+        if case.folder is not None or case not in CASES:
+            return observe_reference(case)
+        if case.id not in kept:
+            kept[case.id] = observe_reference(case)
+        return kept[case.id]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_expected", expected)
+        yield
+
+
+@pytest.fixture
+def judging(session: Session) -> Callable[[Loader], Session]:
+    """A session that judges another loader, without a second warm-up."""
+    return lambda loader: replace(session, loader_name="tests:loader", loader=loader)
+
+
+@pytest.fixture
+def warm(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`conformance check` in this process finds its session opened."""
+
+    def opened(name: str) -> Any:
+        return replace(session, loader_name=name, loader=find(name))
+
+    monkeypatch.setattr(check_module, "open_session", opened)
+
+
+@pytest.fixture
+def case() -> Callable[[str], Case]:
+    """A case of the catalogue, by its id."""
+    return {case.id: case for case in CASES}.__getitem__

@@ -1,0 +1,19 @@
+"""The whole catalogue: the installed transformers agrees, or its deviation is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance.cases import CASES, Case
+from conformance.records import AGREE, KNOWN
+from conformance.report.explanation import explanation
+from conformance.run import Session, judge
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_stock_is_as_expected(case: Case, session: Session) -> None:
+    result = judge(case, session)
+
+    assert result.status in (AGREE, KNOWN), "\n".join(explanation(result))
+    assert (result.deviation is not None) == (result.status == KNOWN)
+    assert result.digest

@@ -1,0 +1,110 @@
+"""Which file wins. RES-1 to RES-7."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reference_loader.checkpoint import locate, open_folder, with_variant
+from reference_loader.errors import LoadError, SourceNotFound, UnsupportedOption, WeightsNotFound
+from reference_loader.options import Options
+
+ORDER = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def lay(folder: Path, *names: str) -> Path:
+    """Files of these names; an index names the one shard that lies beside it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "shard").touch()
+    for name in names:
+        index = {"metadata": {}, "weight_map": {"k": "shard"}}
+        (folder / name).write_text(json.dumps(index) if name.endswith(".json") else "")
+    return folder
+
+
+@pytest.mark.parametrize("present", range(1, 16))
+@pytest.mark.parametrize("use", [None, True, False])
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_the_first_of_the_order_wins(
+    tmp_path: Path, present: int, use: bool | None, variant: str | None
+) -> None:
+    """RES-2, RES-3, RES-7: every set of files, both narrowings, with and without a variant."""
+    names = [with_variant(name, variant) for name in ORDER]
+    there = [name for i, name in enumerate(names) if present >> i & 1]
+    folder = lay(tmp_path / "f", *there)
+    allowed = {None: names, True: names[:2], False: names[2:]}[use]
+    wanted = next((name for name in allowed if name in there), None)
+    options = Options(use_safetensors=use, variant=variant)
+    if wanted in names[:2]:
+        checkpoint = locate(folder, options)
+        single = not wanted.endswith(".json")
+        assert checkpoint.chosen == folder / wanted
+        assert checkpoint.files == (folder / (wanted if single else "shard"),)
+        assert (checkpoint.index is None) is single
+        assert wanted in checkpoint.why
+    else:
+        error = WeightsNotFound if wanted is None else UnsupportedOption
+        with pytest.raises(error) as raised:
+            locate(folder, options)
+        assert (wanted or allowed[0]) in str(raised.value)
+        assert str(folder) in str(raised.value)
+
+
+def test_an_index_beside_a_single_file_is_not_read(tmp_path: Path) -> None:
+    """RES-2."""
+    folder = lay(tmp_path / "f", "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{")
+    assert locate(folder, Options()).chosen.name == "model.safetensors"
+
+
+def test_no_other_variant_than_the_one_asked_for(tmp_path: Path) -> None:
+    """RES-7."""
+    folder = lay(tmp_path / "f", "model.fp16.safetensors")
+    for variant in (None, "fp8", ""):
+        with pytest.raises(WeightsNotFound):
+            locate(folder, Options(variant=variant))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.safetensors", "model.fp16.safetensors"),
+        ("model.safetensors.index.json", "model.safetensors.index.fp16.json"),
+        ("pytorch_model.bin", "pytorch_model.fp16.bin"),
+    ],
+)
+def test_the_variant_stands_before_the_extension(name: str, expected: str) -> None:
+    """RES-7."""
+    assert with_variant(name, "fp16") == expected
+    assert with_variant(name, None) == name
+
+
+def test_a_folder_by_path_or_text_and_its_subfolder(tmp_path: Path) -> None:
+    """RES-6."""
+    (tmp_path / "inner").mkdir()
+    assert open_folder(tmp_path, "") == open_folder(str(tmp_path), "") == tmp_path
+    assert open_folder(tmp_path, "inner") == tmp_path / "inner"
+
+
+def test_what_is_no_folder(tmp_path: Path) -> None:
+    """RES-5: an OSError that names it; a single file is not taken for its folder."""
+    (tmp_path / "model.safetensors").touch()
+    for source, subfolder in ((tmp_path / "no", ""), (tmp_path, "no"), ("org/name", "")):
+        with pytest.raises(SourceNotFound, match="no"):
+            open_folder(source, subfolder)
+    with pytest.raises(UnsupportedOption, match=r"model\.safetensors"):
+        open_folder(tmp_path / "model.safetensors", "")
+
+
+def test_a_folder_named_as_a_weight_file_is_none(tmp_path: Path) -> None:
+    """RES-4."""
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(LoadError):
+        locate(tmp_path, Options())
