@@ -32,6 +32,11 @@ class ConfigObject:
 
 
 @dataclass(frozen=True)
+class StoredStateDict:
+    """The tensors of the checkpoint's single file, in memory, as a load option."""
+
+
+@dataclass(frozen=True)
 class Case:
     """One load to be judged.
 
@@ -46,6 +51,8 @@ class Case:
         names: what the message of the error must contain.
         folder: a checkpoint that is there already.
         greedy: whether tokens are generated.
+        given: what the loader is given as the source: "" the folder, a name that file in it, None
+            nothing.
     """
 
     id: str
@@ -58,6 +65,7 @@ class Case:
     names: tuple[str, ...] = ()
     folder: Path | None = None
     greedy: bool = False
+    given: str | None = ""
 
     def source(self) -> Path:
         """The checkpoint's folder, written now if it has not been."""
@@ -66,6 +74,10 @@ class Case:
         from fixtures.write import materialise
 
         return materialise(self.recipe, self.faults)
+
+    def given_source(self, folder: Path) -> str | None:
+        """The source as the loader gets it."""
+        return None if self.given is None else str(folder / self.given)
 
     def model_class(self) -> type | None:
         """The class to load into; None for the one that the config names.
@@ -93,6 +105,11 @@ def _rejected(identifier: str, clause: str, *names: str, **more: Any) -> Case:
 
 
 TWO_SHARDS = "llama-f32-2"
+
+PASSED = {"config": ConfigObject()}
+IN_MEMORY = PASSED | {"state_dict": StoredStateDict()}
+HALF = {"dtype": "float16"}
+ONLY_SAFE = {"use_safetensors": True}
 
 _RES = [
     Case("res/single", ("RES-1", "MAP-1", "OUT-1")),
@@ -124,6 +141,36 @@ _RES = [
         options={"variant": "fp16"},
     ),
     _rejected("res/variant-absent", "RES-4", "model.fp16.safetensors", options={"variant": "fp16"}),
+    Case("res/pickled", ("RES-8", "OUT-1"), "llama-bf16", ("pickled",)),
+    Case("res/pickled-sharded", ("RES-8",), "llama-f32-3", ("pickled",)),
+    Case("res/pickled-tied", ("RES-8", "TIE-3"), "llama-tied-equal", ("pickled",)),
+    Case(
+        "res/pickled-beside-safetensors",
+        ("RES-8",),
+        faults=("bin-beside-safetensors",),
+        options={"use_safetensors": False},
+    ),
+    _rejected(
+        "res/only-pickled", "RES-4", "model.safetensors", faults=("pickled",), options=ONLY_SAFE
+    ),
+    Case("res/file", ("RES-9",), model=BASE, options=PASSED, given="model.safetensors"),
+    Case("res/file-that-generates", ("RES-9",), options=PASSED, given="model.safetensors"),
+    Case("res/state-dict", ("RES-10",), options=IN_MEMORY, given=None),
+    Case("res/state-dict-cast", ("RES-10", "DTY-7"), options=IN_MEMORY | HALF, given=None),
+    Case("res/state-dict-base", ("RES-10", "MAP-2"), model=BASE, options=IN_MEMORY, given=None),
+    Case(
+        "res/state-dict-tied",
+        ("RES-10", "TIE-1"),
+        "llama-tied-embedding",
+        options=IN_MEMORY,
+        given=None,
+    ),
+    _rejected("res/state-dict-and-source", "RES-11", "state", options=IN_MEMORY),
+    _rejected("res/nothing", "RES-11", "state", options=PASSED, given=None),
+    Case("res/named-by-config", ("RES-12",), faults=("renamed-and-named",)),
+    Case("res/named-by-config-half", ("RES-12",), "llama-f16", ("renamed-and-named",)),
+    _rejected("res/named-outside", "RES-13", "../outside.safetensors", faults=("named-outside",)),
+    _rejected("res/named-as-pickle", "RES-13", "pytorch_model.bin", faults=("named-as-pickle",)),
 ]
 
 
@@ -206,6 +253,12 @@ _FMT = [
     ),
     Case("fmt/no-format-single", ("FMT-3",), faults=("no-format-metadata",)),
     Case("fmt/no-format-sharded", ("FMT-3",), "llama-f32-2", ("no-format-metadata",)),
+    Case("fmt/legacy-pickle", ("FMT-4", "OUT-1"), faults=("pickled-legacy",)),
+    Case("fmt/legacy-pickle-sharded", ("FMT-4",), "llama-bf16-2", ("pickled-legacy",)),
+    Case("fmt/zip-pickle-cast", ("FMT-4", "DTY-7"), "llama-bf16-2", ("pickled",), options=HALF),
+    Case("fmt/pickle-undeclared", ("FMT-4", "DTY-2"), "llama-mixed-undeclared", ("pickled",)),
+    _rejected("fmt/pickle-runs-code", "FMT-5", "pytorch_model.bin", faults=("pickle-runs-code",)),
+    _rejected("fmt/pickle-truncated", "FMT-6", "pytorch_model.bin", faults=("pickle-truncated",)),
 ]
 
 

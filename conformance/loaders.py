@@ -15,14 +15,14 @@ class UnknownLoader(ValueError):
     """The name names no loader."""
 
 
-def stock(model_class: type | None, source: str, **options: Any) -> Any:
+def stock(model_class: Any, source: str | None, **options: Any) -> Any:
     """The installed transformers; without a class, the one that the config names."""
-    if model_class is None:
+    if model_class is None and source is not None:
         model_class = named_class(source)
-    return model_class.from_pretrained(source, **options)  # type: ignore[attr-defined]
+    return model_class.from_pretrained(source, **options)
 
 
-def reference(model_class: type | None, source: str, **options: Any) -> Any:
+def reference(model_class: type | None, source: str | None, **options: Any) -> Any:
     """The reference loader."""
     return from_pretrained(source, model_class=model_class, **options)
 

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from conformance.absolute import check
-from conformance.cases import Case, ConfigObject, Torch
+from conformance.cases import Case, ConfigObject, StoredStateDict, Torch
 from conformance.fingerprint import fingerprint
 from conformance.loaders import Loader
 from conformance.outputs import observe_outputs
@@ -49,7 +50,8 @@ def observe(case: Case, loader: Loader) -> Loaded:
     options, passed_config = _options(case, source, model_class)
     gc.collect()
     torch.manual_seed(SEED)
-    result, load = _load(lambda: loader(model_class, str(source), **options))
+    given = case.given_source(source)
+    result, load = _load(lambda: loader(model_class, given, **options))
     if load.exception is not None:
         return Loaded(load, None)
     with quiet():
@@ -201,6 +203,8 @@ def _options(
     for name, value in options.items():
         if isinstance(value, Torch):
             options[name] = getattr(torch, value.name)
+        elif isinstance(value, StoredStateDict):
+            options[name] = load_file(source / "model.safetensors")
         elif isinstance(value, ConfigObject):
             config = model_class.config_class.from_pretrained(str(source))  # type: ignore[union-attr]
             for field, changed in value.changes.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ class Architecture:
         config: what it is built from; a copy, so the caller's is never modified (CFG-2).
         base_prefix: the attribute under which a head model keeps its base model; "" for none.
         declared_dtype: what the config declares: a dtype, its name, or None.
+        weights_name: the file that the config names as the weights, or None (RES-12).
     """
 
     model_class: type[nn.Module]
     config: Any
     base_prefix: str
     declared_dtype: Any
+    weights_name: str | None = None
 
     def construct(self) -> nn.Module:
         """Call the model class."""
@@ -71,7 +73,7 @@ class Architecture:
 
 
 def choose(
-    source: str, folder: Path, model_args: tuple[Any, ...], options: Options
+    source: str, folder: Path | None, model_args: tuple[Any, ...], options: Options
 ) -> Architecture:
     """The architecture that the arguments, or else the config, ask for (CFG-5).
 
@@ -91,9 +93,10 @@ def choose(
 class PlainLlama(Architecture):
     """Our own Llama: needs no transformers."""
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path | None, options: Options) -> None:
         self.model_class = options.model_class or Llama
-        self.config = read_config(folder) | dict(options.overrides)
+        given = options.config if isinstance(options.config, Mapping) else None
+        self.config = {**(given or read_config(folder or Path())), **options.overrides}
         self.base_prefix = Llama.base_model_prefix
         self.declared_dtype = self.config.get("dtype", self.config.get("torch_dtype"))
 
@@ -110,10 +113,11 @@ class PlainLlama(Architecture):
 class TransformersModel(Architecture):
     """A `PreTrainedModel` of the installed transformers, or a subclass of the user's."""
 
-    def __init__(self, folder: Path, model_args: tuple[Any, ...], options: Options) -> None:
+    def __init__(self, folder: Path | None, model_args: tuple[Any, ...], options: Options) -> None:
         self.config, self._model_kwargs = _config(folder, options)
         self._model_args = model_args
-        if (folder / "generation_config.json").is_file():
+        self.weights_name = getattr(self.config, "transformers_weights", None)
+        if folder is not None and (folder / "generation_config.json").is_file():
             read_config(folder, "generation_config.json")  # found out now, not after the weights
         self.model_class = _model_class(options.model_class, self.config)
         self.base_prefix = getattr(self.model_class, "base_model_prefix", "")
@@ -196,7 +200,7 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return content
 
 
-def _config(folder: Path, options: Options) -> tuple[Any, dict[str, Any]]:
+def _config(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]:
     """The config and the arguments that are the model's own (CFG-3)."""
     from transformers import PretrainedConfig
 
@@ -204,7 +208,7 @@ def _config(folder: Path, options: Options) -> tuple[Any, dict[str, Any]]:
     if isinstance(options.config, PretrainedConfig):
         config = copy.deepcopy(options.config)
     else:
-        where = Path(options.config) if options.config is not None else folder
+        where = Path(options.config) if options.config is not None else folder or Path()
         config, overrides = _read_transformers_config(where, options.model_class, overrides)
     if options.attn_implementation is not None:
         config._attn_implementation = options.attn_implementation
@@ -254,7 +258,7 @@ def _model_class(asked: Any, config: Any) -> Any:
 
 
 def _refuse_unsupported(config: Any) -> None:
-    for name in ("quantization_config", "transformers_weights"):
+    for name in ("quantization_config",):
         if getattr(config, name, None):
             raise UnsupportedOption(
                 f"The config has {name!r}, which this loader does not carry out.",

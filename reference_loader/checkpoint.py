@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from reference_loader.errors import SourceNotFound, UnsupportedOption, WeightsNotFound
-from reference_loader.index import ShardIndex, read_index
+from reference_loader.errors import BadOptions, SourceNotFound, UnsafePath, WeightsNotFound
+from reference_loader.index import ShardIndex, leads_outside, read_index
+from reference_loader.memory import STATE_DICT
 from reference_loader.options import Options
 
 # In this order; a single file before an index, safetensors before pickled files (RES-2, RES-3).
@@ -20,64 +21,109 @@ class Checkpoint:
     """The files chosen.
 
     Attributes:
-        folder: holds `config.json` and the weights.
+        folder: holds `config.json` and the weights; None for a state dict.
         chosen: the weight file or the index that won.
         files: the weight files, in the order in which they are read.
         index: the shard index, or None for a single file.
         why: why `chosen` won, in words.
     """
 
-    folder: Path
+    folder: Path | None
     chosen: Path
     files: tuple[Path, ...]
     index: ShardIndex | None
     why: str
 
 
-def open_folder(source: str | PathLike[str], subfolder: str) -> Path:
-    """The folder that holds the checkpoint.
+def open_folder(
+    source: str | PathLike[str], subfolder: str, options: Options | None = None
+) -> Path:
+    """The folder that holds the checkpoint; of a single file, the folder it lies in.
+
+    With `options`, what is not there and may be an id is fetched from the Hub (RES-14).
 
     Raises:
         SourceNotFound: there is no such folder (RES-5).
-        UnsupportedOption: the source is a single file.
+        LoadError: see `hub.fetch`.
     """
     folder = Path(source) / subfolder
     if folder.is_dir():
         return folder
     if Path(source).is_file():
-        raise UnsupportedOption(
-            f"{source} is a file; this loader takes the folder that holds it.",
-            "Give the folder. Single files are planned.",
-        )
-    raise SourceNotFound(
-        f"{folder} is no folder.",
-        "Check the path. Models are not fetched from the Hub by this loader yet.",
-    )
+        return Path(source).parent
+    if options is not None and _may_be_id(source):
+        from reference_loader.hub import fetch
+
+        return fetch(str(source), options) / subfolder
+    raise SourceNotFound(f"{folder} is no folder.", "Check the path and `subfolder`.")
 
 
-def locate(folder: Path, options: Options) -> Checkpoint:
+def _may_be_id(source: str | PathLike[str]) -> bool:
+    """Whether the source is `name` or `owner/name`, and nothing on this machine."""
+    text = str(source)
+    local = Path(source).is_absolute() or Path(source).exists() or text.startswith((".", "~"))
+    return bool(text) and not local and text.count("/") <= 1 and "\\" not in text
+
+
+def locate(folder: Path, options: Options, named: str | None = None) -> Checkpoint:
     """Choose the weight files of `folder`.
+
+    Args:
+        folder: see `open_folder`.
+        options: `variant`, `use_safetensors`.
+        named: the file that the config names as the weights, if it does (RES-12).
 
     Raises:
         WeightsNotFound: none of the names looked for is there (RES-4).
-        UnsupportedOption: only pickled weights are there.
+        BadOptions, UnsafePath: `named` is no safetensors, or leads out of the folder (RES-13).
         BadIndex, UnsafePath, ShardNotFound: see `read_index`.
     """
-    names = [with_variant(name, options.variant) for name in _candidates(options.use_safetensors)]
+    names = weight_names(options, named)
     chosen = next((folder / name for name in names if (folder / name).is_file()), None)
     if chosen is None:
         raise WeightsNotFound(
             f"{folder} holds no weights; looked for {', '.join(names)}.",
             "Check the folder, `subfolder`, `variant` and `use_safetensors`.",
         )
-    if ".safetensors" not in chosen.name:
-        raise UnsupportedOption(
-            f"{chosen} is a pickled checkpoint, which this loader does not read yet.",
-            "Convert it to safetensors.",
-        )
+    tried = names[: names.index(chosen.relative_to(folder).as_posix()) + 1]
+    return of_file(chosen, "named by the config" if named else f"first found of {', '.join(tried)}")
+
+
+def weight_names(options: Options, named: str | None = None) -> list[str]:
+    """The files that may be the weights, the first that is there wins; see `locate`."""
+    if named is not None:
+        return [_checked(named)]
+    candidates = _candidates(options.use_safetensors)
+    return [with_variant(name, options.variant) for name in candidates]
+
+
+def of_file(chosen: Path, why: str) -> Checkpoint:
+    """The checkpoint of one weight file or one index.
+
+    Raises:
+        BadIndex, UnsafePath, ShardNotFound: see `read_index`.
+    """
     index = read_index(chosen) if chosen.suffix == ".json" else None
-    why = "first found of " + ", ".join(names[: names.index(chosen.name) + 1])
-    return Checkpoint(folder, chosen, index.shards if index else (chosen,), index, why)
+    return Checkpoint(chosen.parent, chosen, index.shards if index else (chosen,), index, why)
+
+
+def of_state_dict() -> Checkpoint:
+    """The checkpoint that is a state dict in memory (RES-10)."""
+    return Checkpoint(None, STATE_DICT, (STATE_DICT,), None, "the state dict given")
+
+
+def _checked(named: str) -> str:
+    if not named.endswith((".safetensors", ".safetensors.index.json")):
+        raise BadOptions(
+            f"The config's transformers_weights={named!r} names no safetensors.",
+            "It must end in .safetensors or .safetensors.index.json.",
+        )
+    if leads_outside(named):
+        raise UnsafePath(
+            f"The config's transformers_weights={named!r} leads out of the folder.",
+            "Do not trust this checkpoint.",
+        )
+    return named
 
 
 def with_variant(name: str, variant: str | None) -> str:

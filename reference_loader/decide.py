@@ -13,10 +13,11 @@ from reference_loader.architecture import Architecture
 from reference_loader.checkpoint import Checkpoint
 from reference_loader.dtypes import ModelDtype, tensor_dtype
 from reference_loader.errors import NothingMatches, ShapeMismatch
+from reference_loader.formats import header
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan, Mismatch, Placement
 from reference_loader.skeleton import Skeleton, Slot
-from reference_loader.tensors import StoredTensor, read_header
+from reference_loader.tensors import StoredTensor
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,16 @@ class Inventory:
     phantom: frozenset[str]
 
 
-def take_inventory(checkpoint: Checkpoint) -> Inventory:
+def take_inventory(checkpoint: Checkpoint, options: Options | None = None) -> Inventory:
     """Read every header; where a key is stored twice, the index decides (IDX-2).
 
     Raises:
-        BadTensorFile: see `read_header`.
+        BadTensorFile, UnsafePickle: see `formats.header`.
     """
     listed = checkpoint.index.shard_of if checkpoint.index else {}
     copies: dict[str, list[StoredTensor]] = {}
     for file in checkpoint.files:
-        for key, tensor in read_header(file).items():
+        for key, tensor in header(file, options or Options()).items():
             copies.setdefault(key, []).append(tensor)
     stored = {key: _listed_copy(found, listed.get(key)) for key, found in copies.items()}
     return Inventory(
@@ -54,6 +55,18 @@ def take_inventory(checkpoint: Checkpoint) -> Inventory:
             if key not in copies or shard not in [c.file for c in copies[key]]
         ),
     )
+
+
+def auto_order(inventory: Inventory) -> list[StoredTensor]:
+    """The order in which dtype="auto" looks at stored tensors (DTY-2): by file.
+
+    Within a file as stored; of safetensors by key, as their library gives them.
+    """
+
+    def place(tensor: StoredTensor) -> tuple[Path, str]:
+        return tensor.file, tensor.key if tensor.file.suffix == ".safetensors" else ""
+
+    return sorted(inventory.stored.values(), key=place)
 
 
 def _listed_copy(copies: list[StoredTensor], shard: Path | None) -> StoredTensor:
@@ -220,6 +233,7 @@ def make_plan(
         superseded=matched.superseded,
         unlisted=inventory.unlisted,
         phantom=inventory.phantom,
+        weights_only=options.weights_only,
     )
 
 

@@ -29,9 +29,33 @@ class LoadError(Exception):
 
 
 class SourceNotFound(LoadError, OSError):
-    """The source is no folder that exists (RES-5)."""
+    """The source is no folder that exists (RES-5), and no repository."""
 
     code = "source-not-found"
+
+
+class RevisionNotFound(LoadError, OSError):
+    """The repository has no such branch, tag or commit."""
+
+    code = "revision-not-found"
+
+
+class AccessRefused(LoadError, OSError):
+    """The repository is gated, or the token is not one that it takes."""
+
+    code = "access-refused"
+
+
+class NotInCache(LoadError, OSError):
+    """Offline, and a file that is needed has not been downloaded before."""
+
+    code = "not-in-cache"
+
+
+class DownloadFailed(LoadError, OSError):
+    """The Hub cannot be reached, answers with a failure, or breaks the connection."""
+
+    code = "download-failed"
 
 
 class WeightsNotFound(LoadError, OSError):
@@ -71,19 +95,19 @@ class UnsafePath(LoadError, ValueError):
 
 
 class BadTensorFile(LoadError, OSError):
-    """A weight file is damaged: its header or its length is wrong (FMT-1, FMT-2)."""
+    """A weight file is damaged: its header or its length is wrong (FMT-1, FMT-2, FMT-6)."""
 
     code = "bad-tensor-file"
 
 
 class UnsafePickle(LoadError, ValueError):
-    """A pickled file would run code when it is read."""
+    """A pickled file would run code when it is read (FMT-5)."""
 
     code = "unsafe-pickle"
 
 
 class BadOptions(LoadError, ValueError):
-    """Two options contradict each other, or one that another needs is absent."""
+    """Two options contradict each other, or one that another needs is absent (RES-11)."""
 
     code = "bad-options"
 

@@ -33,18 +33,13 @@ class ShardIndex:
 
 
 def read_index(path: Path) -> ShardIndex:
-    """Read `*.index.json`.
+    """Read `*.index.json`, whose shards must be there.
 
     Raises:
-        BadIndex: not JSON, or without a usable `metadata` or `weight_map` (IDX-4, IDX-5).
-        UnsafePath: a shard's name leads out of the folder (IDX-9).
+        BadIndex, UnsafePath: see `parse_index`.
         ShardNotFound: a shard is not there (IDX-6).
     """
-    content = _parse(path)
-    metadata = _table(path, content, "metadata")
-    weight_map = _table(path, content, "weight_map")
-    shard_of = {key: _shard(path, key, name) for key, name in weight_map.items()}
-    index = ShardIndex(path, shard_of, _total_size(metadata))
+    index = parse_index(path)
     for shard in index.shards:
         if not _is_file(shard):
             raise ShardNotFound(
@@ -52,6 +47,20 @@ def read_index(path: Path) -> ShardIndex:
                 "Download or copy the shard again.",
             )
     return index
+
+
+def parse_index(path: Path) -> ShardIndex:
+    """Read `*.index.json`; its shards may be elsewhere yet.
+
+    Raises:
+        BadIndex: not JSON, or without a usable `metadata` or `weight_map` (IDX-4, IDX-5).
+        UnsafePath: a shard's name leads out of the folder (IDX-9).
+    """
+    content = _parse(path)
+    metadata = _table(path, content, "metadata")
+    weight_map = _table(path, content, "weight_map")
+    shard_of = {key: _shard(path, key, name) for key, name in weight_map.items()}
+    return ShardIndex(path, shard_of, _total_size(metadata))
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -77,13 +86,19 @@ def _table(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
 def _shard(path: Path, key: str, name: object) -> Path:
     if not isinstance(name, str) or not name:
         raise BadIndex(f"The index {path} gives no file name for the key {key!r}.")
-    for kind in (PurePosixPath(name), PureWindowsPath(name)):
-        if kind.anchor or ".." in kind.parts:
-            raise UnsafePath(
-                f"The index {path} puts {key!r} in {name!r}, which leads out of the folder.",
-                "Do not trust this checkpoint.",
-            )
+    if leads_outside(name):
+        raise UnsafePath(
+            f"The index {path} puts {key!r} in {name!r}, which leads out of the folder.",
+            "Do not trust this checkpoint.",
+        )
     return path.parent / name
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a file's name leads out of the folder it is relative to, on any system (IDX-9)."""
+    return any(
+        kind.anchor or ".." in kind.parts for kind in (PurePosixPath(name), PureWindowsPath(name))
+    )
 
 
 def _total_size(metadata: dict[str, Any]) -> int | None:

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from reference_loader import decide
 from reference_loader.architecture import Architecture, choose
-from reference_loader.checkpoint import locate, open_folder
+from reference_loader.checkpoint import locate, of_file, of_state_dict, open_folder
 from reference_loader.dtypes import model_dtype
-from reference_loader.errors import UnsupportedOption
+from reference_loader.errors import BadOptions
 from reference_loader.finish import finish
 from reference_loader.fresh import initialise
 from reference_loader.options import Options, documented
@@ -27,11 +28,12 @@ Source = str | PathLike[str]
 
 
 @documented
-def from_pretrained(source: Source, *model_args: Any, **options: Any) -> Any:
+def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> Any:
     """Load a checkpoint into a model.
 
     Args:
-        source: the folder with `config.json` and the safetensors.
+        source: the folder with `config.json` and the weights, or one weight file; None with
+            `state_dict` and `config`.
         model_args: passed to the model class after its config.
         options: see `reference_loader.options.Options`; what is no option overrides the config's
             field of that name, or else goes to the model class (CFG-3).
@@ -65,7 +67,7 @@ def from_pretrained(source: Source, *model_args: Any, **options: Any) -> Any:
 
 
 @documented
-def plan(source: Source, *model_args: Any, **options: Any) -> LoadPlan:
+def plan(source: Source | None, *model_args: Any, **options: Any) -> LoadPlan:
     """Decide everything and read no weight.
 
     Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape and what
@@ -92,17 +94,18 @@ class _Prepared:
     architecture: Architecture
 
 
-def _prepare(source: Source, model_args: tuple[Any, ...], options: Options) -> _Prepared:
+def _prepare(source: Source | None, model_args: tuple[Any, ...], options: Options) -> _Prepared:
     """Find, read the headers, build the empty model, decide."""
-    if source is None or options.state_dict is not None:
-        raise UnsupportedOption(
-            "`state_dict` is not carried out by this loader yet.", "Give a folder."
-        )
-    folder = open_folder(source, options.subfolder)
+    folder = _folder(source, options)
     architecture = choose(str(source), folder, model_args, options)
-    checkpoint = locate(folder, options)
-    inventory = decide.take_inventory(checkpoint)
-    dtype = model_dtype(options.dtype, architecture.declared_dtype, _auto_order(inventory))
+    if source is None or folder is None:
+        checkpoint = of_state_dict()
+    elif Path(source).is_file():
+        checkpoint = of_file(Path(source), "the file given")
+    else:
+        checkpoint = locate(folder, options, architecture.weights_name)
+    inventory = decide.take_inventory(checkpoint, options)
+    dtype = model_dtype(options.dtype, architecture.declared_dtype, decide.auto_order(inventory))
     architecture.set_dtype(dtype.dtype)
     skeleton = build(architecture.construct, dtype.dtype)
     plan = decide.make_plan(
@@ -116,6 +119,16 @@ def _prepare(source: Source, model_args: tuple[Any, ...], options: Options) -> _
     return _Prepared(plan, skeleton, architecture)
 
 
-def _auto_order(inventory: decide.Inventory) -> list[Any]:
-    """The order in which dtype="auto" looks at stored tensors: by file, then by key (DTY-2)."""
-    return sorted(inventory.stored.values(), key=lambda tensor: (tensor.file, tensor.key))
+def _folder(source: Source | None, options: Options) -> Path | None:
+    """Where the checkpoint lies; None for a state dict, which needs a config (RES-10, RES-11)."""
+    if (source is None) == (options.state_dict is None):
+        raise BadOptions(
+            "Exactly one of a source and a state dict is needed; "
+            f"{'neither' if source is None else 'both'} was given.",
+            "Give a folder, or `state_dict` together with `config`.",
+        )
+    if source is not None:
+        return open_folder(source, options.subfolder, options)
+    if options.config is None:
+        raise BadOptions("`state_dict` needs `config`.", "Pass the config of the model.")
+    return None

@@ -66,6 +66,7 @@ class LoadPlan:
         superseded: checkpoint keys that name a slot another key fills.
         unlisted: keys in a shard that the index does not list (IDX-8).
         phantom: keys that the index lists and their shard does not hold (IDX-7).
+        weights_only: whether a pickled file may run no code (FMT-5).
     """
 
     model_class: type
@@ -87,6 +88,7 @@ class LoadPlan:
     superseded: frozenset[str] = frozenset()
     unlisted: frozenset[str] = frozenset()
     phantom: frozenset[str] = frozenset()
+    weights_only: bool = True
 
     @property
     def disagreements(self) -> dict[str, list[str]]:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from reference_loader.formats import Opened, opened
 from reference_loader.plan import LoadPlan, Placement
 from reference_loader.skeleton import put
-from reference_loader.tensors import MappedFile
 
 
 def pump(plan: LoadPlan, model: nn.Module) -> None:
@@ -23,9 +23,9 @@ def pump(plan: LoadPlan, model: nn.Module) -> None:
     # disable=None: a bar on a terminal, nothing in a log.
     with tqdm(total=len(plan.placements), desc="Loading", leave=False, disable=None) as bar:
         for placements in _by_file(plan.placements):
-            mapped = MappedFile(placements[0].stored.file)
+            source = opened(placements[0].stored.file, plan.weights_only)
             for placement in placements:
-                put(model, placement.target, _tensor(mapped, placement, plan.device))
+                put(model, placement.target, _tensor(source, placement, plan.device))
                 bar.update()
 
 
@@ -36,5 +36,5 @@ def _by_file(placements: Iterable[Placement]) -> list[list[Placement]]:
     return [sorted(group, key=lambda placement: placement.stored.start) for group in files.values()]
 
 
-def _tensor(mapped: MappedFile, placement: Placement, device: torch.device) -> torch.Tensor:
-    return mapped.view(placement.stored).to(device=device, dtype=placement.dtype)
+def _tensor(source: Opened, placement: Placement, device: torch.device) -> torch.Tensor:
+    return source.view(placement.stored).to(device=device, dtype=placement.dtype)

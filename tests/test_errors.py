@@ -32,6 +32,9 @@ BUILTIN = {
     "NothingMatches": ValueError,
     "NotStrict": ValueError,
     "UnknownModelClass": ValueError,
+    "UnsafePickle": ValueError,
+    "BadOptions": ValueError,
+    "BadConfig": ValueError,
     "UnsupportedOption": ValueError,
 }
 CLASSES = [
@@ -109,9 +112,14 @@ FAILURES = {
         ("quantization_config",),
         fields={"quantization_config": {"quant_method": "fp8"}},
     ),
-    "pickled only": Failure(
-        "UnsupportedOption", ("pytorch_model.bin",), faults=("bin-beside-safetensors",)
+    "pickle that runs code": Failure(
+        "UnsafePickle", ("pytorch_model.bin",), faults=("pickle-runs-code",)
     ),
+    "pickle cut short": Failure(
+        "BadTensorFile", ("pytorch_model.bin",), faults=("pickle-truncated",)
+    ),
+    "named outside": Failure("UnsafePath", ("../outside.safetensors",), faults=("named-outside",)),
+    "named as a pickle": Failure("BadOptions", ("pytorch_model.bin",), faults=("named-as-pickle",)),
 }
 
 
@@ -119,8 +127,6 @@ def _prepare(failure: Failure, own: Callable[..., Path]) -> Path:
     folder = own(failure.recipe, *failure.faults, **failure.fields)
     if failure.faults == ("index-leads-outside",):
         (folder.parent / "outside.safetensors").write_bytes(b"")
-    if failure is FAILURES["pickled only"]:
-        (folder / "model.safetensors").unlink()
     return folder
 
 

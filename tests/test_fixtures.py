@@ -535,6 +535,12 @@ def test_digest_sees_names_bytes_and_folders(tmp_path: Path) -> None:
 INDEX = "model.safetensors.index.json"
 FIRST_OF_TWO = "model-00001-of-00002.safetensors"
 BOTH = {FIRST_OF_TWO, LAST_OF_TWO}
+SINGLE = "model.safetensors"
+PICKLED = {
+    "pytorch_model-00001-of-00002.bin",
+    "pytorch_model-00002-of-00002.bin",
+    "pytorch_model.bin.index.json",
+}
 TOUCHED: dict[str, set[str]] = {
     "no-weights": {*BOTH, INDEX},
     "no-config": {"config.json"},
@@ -572,6 +578,19 @@ TOUCHED: dict[str, set[str]] = {
     "module-prefix": {*BOTH, INDEX},
     "leftover-inv-freq": {*BOTH, INDEX},
     "legacy-norm-names": {LAST_OF_TWO, INDEX},
+    "pickled": {*BOTH, INDEX, *PICKLED},
+    "pickled-legacy": {*BOTH, INDEX, *PICKLED},
+    "pickle-runs-code": {*BOTH, INDEX, "pytorch_model.bin"},
+    "pickle-truncated": {*BOTH, INDEX, "pytorch_model.bin"},
+    # of a single file, in llama-f32
+    "renamed-and-named": {SINGLE, "weights.safetensors", "config.json"},
+    "named-outside": {SINGLE, "config.json"},
+    "named-as-pickle": {SINGLE, "pytorch_model.bin", "config.json"},
+}
+OF_A_SINGLE_FILE = {
+    name
+    for name, touched in TOUCHED.items()
+    if SINGLE in touched and not touched & BOTH and name != "single-beside-index"
 }
 
 
@@ -582,7 +601,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_touches_the_files_that_it_should(name: str, root: Path) -> None:
-    good, bad = (materialise("llama-f32-2", faults, root=root) for faults in ([], [name]))
+    recipe = "llama-f32" if name in OF_A_SINGLE_FILE else "llama-f32-2"
+    good, bad = (materialise(recipe, faults, root=root) for faults in ([], [name]))
     before, after = contents(good), contents(bad)
     touched = {file for file in {*before, *after} if before.get(file) != after.get(file)}
     assert touched == TOUCHED[name]
@@ -623,6 +643,13 @@ UNSUITABLE = {
     "module-prefix": ("llama-f32", ["truncated-header"], "shorter than its header"),
     "leftover-inv-freq": ("llama-base", [], "holds no model.layers.0.self_attn.q_proj.weight"),
     "legacy-norm-names": ("llama-f32", ["legacy-norm-names"], "already holds"),
+    "pickled": ("llama-f32", ["no-weights"], "has no safetensors weights"),
+    "pickled-legacy": ("llama-f32", ["no-weights"], "has no safetensors weights"),
+    "pickle-runs-code": ("llama-f32", ["no-weights"], "has no safetensors weights"),
+    "pickle-truncated": ("llama-f32", ["no-weights"], "has no safetensors weights"),
+    "renamed-and-named": ("llama-f32-2", [], "has no model.safetensors"),
+    "named-outside": ("llama-f32-2", [], "has no model.safetensors"),
+    "named-as-pickle": ("llama-f32-2", [], "has no model.safetensors"),
 }
 NEEDS_INDEX = [
     "absent-shard",

@@ -10,7 +10,7 @@ import torch
 
 import reference_loader
 from reference_loader import from_pretrained, plan
-from reference_loader.errors import UnsupportedOption
+from reference_loader.errors import BadOptions, UnsupportedOption
 from reference_loader.options import REFUSED, WITHOUT_EFFECT, Options
 
 # The contract of DESIGN.md, section 4.
@@ -79,7 +79,7 @@ def test_what_changes_nothing_reaches_neither_config_nor_model(name: str) -> Non
 
 @pytest.mark.parametrize(
     "options",
-    [{"state_dict": {}}, {"device_map": "auto"}, {"device_map": {"": "disk"}}],
+    [{"device_map": "auto"}, {"device_map": {"": "disk"}}],
     ids=str,
 )
 def test_what_is_not_carried_out_yet_is_refused(checkpoint: Any, options: Any) -> None:
@@ -88,9 +88,15 @@ def test_what_is_not_carried_out_yet_is_refused(checkpoint: Any, options: Any) -
             function(checkpoint("llama-f32"), **options)
 
 
-def test_no_source_is_refused() -> None:
-    with pytest.raises(UnsupportedOption):
-        from_pretrained(None)
+def test_a_source_or_a_state_dict_is_needed(checkpoint: Any) -> None:
+    """RES-11."""
+    for function in (from_pretrained, plan):
+        with pytest.raises(BadOptions, match="neither"):
+            function(None)
+        with pytest.raises(BadOptions, match="both"):
+            function(checkpoint("llama-f32"), state_dict={})
+        with pytest.raises(BadOptions, match="config"):
+            function(None, state_dict={})
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_no_weight_is_read(checkpoint: Any, unchanged: Any, monkeypatch: Any) ->
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a payload was opened")
 
-    monkeypatch.setattr(pump, "MappedFile", refuse)
+    monkeypatch.setattr(pump, "opened", refuse)
     monkeypatch.setattr(torch.UntypedStorage, "from_file", refuse)
     with unchanged(folder):
         assert plan(folder).missing == {HEAD}

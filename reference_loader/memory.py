@@ -1,0 +1,41 @@
+"""A state dict in memory, as one more thing to load from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reference_loader.tensors import StoredTensor
+
+# Stands where the file of a stored tensor stands.
+STATE_DICT = Path("(state_dict)")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTensor(StoredTensor):
+    """A tensor of the state dict, with itself."""
+
+    tensor: torch.Tensor
+
+
+class StateDict:
+    """The tensors as they are: nothing is copied where no cast is asked for."""
+
+    def view(self, stored: StoredTensor) -> torch.Tensor:
+        """The tensor that was given."""
+        assert isinstance(stored, MemoryTensor)
+        return stored.tensor
+
+
+def read_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, StoredTensor]:
+    """What the state dict holds, in its order."""
+    return {
+        key: MemoryTensor(
+            key, STATE_DICT, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes, tensor
+        )
+        for key, tensor in state_dict.items()
+        if isinstance(tensor, torch.Tensor)
+    }

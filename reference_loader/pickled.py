@@ -1,0 +1,67 @@
+"""Headers and lazy tensors of `.bin` files, which torch pickles: the zip format and the old one."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reference_loader.errors import BadTensorFile, UnsafePickle
+from reference_loader.tensors import StoredTensor
+
+
+def read_pickled_header(path: Path, weights_only: bool = True) -> dict[str, StoredTensor]:
+    """What a pickled file holds, in the order of its dictionary, without its payload.
+
+    Raises:
+        UnsafePickle: the pickle would run code, and `weights_only` forbids it (FMT-5).
+        BadTensorFile: the file is damaged, or holds no dictionary of tensors (FMT-6).
+    """
+    content = _load(path, weights_only, map_location="meta")
+    return {
+        key: StoredTensor(key, path, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes)
+        for key, tensor in content.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+
+
+class PickledFile:
+    """A pickled file, mapped where its format allows it, from which tensors are views."""
+
+    def __init__(self, path: Path, weights_only: bool = True) -> None:
+        # The legacy format is one stream and cannot be mapped.
+        mapped = {"mmap": True} if zipfile.is_zipfile(path) else {}
+        self._tensors = _load(path, weights_only, map_location="cpu", **mapped)
+        self._given: set[int] = set()
+
+    def view(self, stored: StoredTensor) -> torch.Tensor:
+        """The tensor, with a storage of its own: keys that share one in the file are no tie."""
+        tensor: torch.Tensor = self._tensors[stored.key]
+        storage = tensor.untyped_storage()
+        shared = storage.data_ptr() in self._given or storage.nbytes() != tensor.nbytes
+        self._given.add(storage.data_ptr())
+        return tensor.clone() if shared else tensor
+
+
+def _load(path: Path, weights_only: bool, **options: Any) -> Mapping[str, Any]:
+    try:
+        content = torch.load(path, weights_only=weights_only, **options)
+    except pickle.UnpicklingError as cause:
+        raise UnsafePickle(
+            f"{path} would run code when it is read, or is no pickle at all.",
+            "If you trust it, pass `weights_only=False`; better, convert it to safetensors.",
+        ) from cause
+    except Exception as cause:  # a damaged pickle can raise nearly anything
+        raise BadTensorFile(
+            f"{path} is damaged: {cause!r}.", "Download or copy the file again."
+        ) from cause
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise BadTensorFile(
+            f"{path} holds no dictionary of tensors but a {type(content).__name__}.",
+            "Save a state dict.",
+        )
+    return content

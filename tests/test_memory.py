@@ -1,0 +1,58 @@
+"""RES-10: a state dict in memory as the source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+
+from reference_loader import from_pretrained, plan
+from reference_loader.errors import NothingMatches, ShapeMismatch
+
+
+@pytest.fixture
+def stored(checkpoint: Any) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint("llama-f32") / "model.safetensors")
+
+
+@pytest.fixture
+def config(checkpoint: Any) -> Any:
+    return LlamaConfig.from_pretrained(checkpoint("llama-f32"))
+
+
+@pytest.mark.parametrize("model_class", [LlamaForCausalLM, LlamaModel])
+@pytest.mark.parametrize("dtype", ["auto", "float16"])
+def test_as_stock(stored: Any, config: Any, same_models: Any, model_class: Any, dtype: str) -> None:
+    options = {"config": config, "state_dict": stored, "dtype": dtype}
+    loaded, info = from_pretrained(
+        None, model_class=model_class, output_loading_info=True, **options
+    )
+    expected, stock_info = model_class.from_pretrained(None, output_loading_info=True, **options)
+    same_models(loaded, expected)
+    assert info == stock_info
+
+
+def test_nothing_is_copied(stored: Any, config: Any) -> None:
+    model = from_pretrained(None, config=config, state_dict=stored)
+    assert model.lm_head.weight.data_ptr() == stored["lm_head.weight"].data_ptr()
+
+
+def test_the_state_dict_stays_as_it_is(stored: Any, config: Any) -> None:
+    before = {key: tensor.clone() for key, tensor in stored.items()}
+    from_pretrained(None, config=config, state_dict=stored, dtype="bfloat16")
+    assert all(torch.equal(stored[key], tensor) for key, tensor in before.items())
+
+
+def test_errors_name_the_key(stored: Any, config: Any) -> None:
+    with pytest.raises(NothingMatches, match="state_dict"):
+        from_pretrained(None, config=config, state_dict={"x": torch.ones(1)})
+    stored["model.norm.weight"] = torch.ones(3)
+    with pytest.raises(ShapeMismatch, match=r"model\.norm\.weight"):
+        from_pretrained(None, config=config, state_dict=stored)
+
+
+def test_a_plan_says_where_from(stored: Any, config: Any) -> None:
+    assert "the state dict given" in str(plan(None, config=config, state_dict=stored))
