@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from conformance.cases import VALID, Case
 from conformance.fingerprint import fingerprint
-from conformance.outputs import example_inputs
+from conformance.outputs import example_inputs, observe_outputs
 from conformance.records import Divergence, Observation
 from reference_loader import from_pretrained
 from reference_loader.llama import Llama, rope_frequencies
@@ -68,11 +68,16 @@ def _written(
 ) -> Iterator[Divergence]:
     """INI-4: nothing is left without memory, or with memory nobody wrote to, which holds NaN."""
     for name, facts in observation.tensors.items():
-        if facts["device"] == "meta":
+        if facts["device"] == "meta" and not _places_on_disk(case):
             yield Divergence("device", name, "a device with memory", "meta")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and not tensor.is_meta and bool(tensor.isnan().any()):
             yield Divergence("values", name, "initialised memory", "uninitialised memory")
+
+
+def _places_on_disk(case: Case) -> bool:
+    device_map = case.options.get("device_map")
+    return isinstance(device_map, dict) and "disk" in device_map.values()
 
 
 def _rotary(case: Case, source: Path, model: Any, observation: Observation) -> Iterator[Divergence]:
@@ -188,6 +193,18 @@ def _true_outputs(
         yield Divergence("output", "logits", f"within {bound:.1e} of float64", f"{error:.1e} off")
 
 
+def _as_in_memory(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """OFF-1 to OFF-4: the outputs of the same load without a device map."""
+    left_out = ("device_map", "offload_folder")
+    options = {name: value for name, value in case.options.items() if name not in left_out}
+    in_memory = from_pretrained(source, model_class=case.model_class(), **options)
+    expected = observe_outputs(in_memory, greedy=False)
+    for name, facts in expected.items():
+        yield from _unless_equal("output", name, facts, observation.outputs.get(name, "absent"))
+
+
 def _evaluation(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
@@ -213,6 +230,7 @@ CHECKS: dict[str, Check] = {
     "MIS-3": _still_generator,
     **dict.fromkeys(("TIE-1", "TIE-2", "TIE-3", "TIE-7"), _one_storage),
     **dict.fromkeys(("TIE-4", "TIE-5", "TIE-6"), _two_storages),
+    **dict.fromkeys(("OFF-1", "OFF-2", "OFF-3", "OFF-4"), _as_in_memory),
     "INF-1": _containers,
     "OUT-2": _true_outputs,
     "OUT-4": _evaluation,

@@ -19,7 +19,7 @@ VALID, ACCEPTABLE, INVALID = "valid", "acceptable", "invalid"
 
 @dataclass(frozen=True)
 class Torch:
-    """A member of torch, such as a dtype, as a load option."""
+    """A member of torch, such as a dtype, or what it makes of an argument: `device:cpu`."""
 
     name: str
 
@@ -34,6 +34,11 @@ class ConfigObject:
 @dataclass(frozen=True)
 class StoredStateDict:
     """The tensors of the checkpoint's single file, in memory, as a load option."""
+
+
+@dataclass(frozen=True)
+class EmptyFolder:
+    """A folder of its own for each load, as a load option."""
 
 
 @dataclass(frozen=True)
@@ -516,6 +521,83 @@ _TIE = [
 ]
 
 
+ONE_LAYER = {
+    "model.embed_tokens": "cpu",
+    "model.layers.0": "cpu",
+    "model.layers.1": "disk",
+    "model.layers.2": "cpu",
+    "model.norm": "cpu",
+    "model.rotary_emb": "cpu",
+    "lm_head": "cpu",
+}
+ALL_LAYERS = {
+    "model.embed_tokens": "cpu",
+    "model.layers": "disk",
+    "model.norm": "cpu",
+    "model.rotary_emb": "cpu",
+    "lm_head": "cpu",
+}
+HEAD = {"model": "cpu", "lm_head": "disk"}
+ALL = {"": "disk"}
+
+
+def _placed(identifier: str, *clauses: str, device_map: Any, **more: Any) -> Case:
+    options = {"device_map": device_map} | more.pop("options", {})
+    return Case(identifier, clauses, options=options, **more)
+
+
+def _on_disk(identifier: str, *clauses: str, device_map: dict[str, str], **more: Any) -> Case:
+    options = {"offload_folder": EmptyFolder()} | more.pop("options", {})
+    return _placed(identifier, *clauses, device_map=device_map, options=options, **more)
+
+
+_PLC = [
+    _placed("plc/name", "PLC-1", "PLC-4", device_map="cpu", recipe=TWO_SHARDS),
+    _placed("plc/device", "PLC-1", device_map=Torch("device:cpu"), recipe="llama-bf16-2"),
+    _placed("plc/dict", "PLC-1", "PLC-4", device_map={"": "cpu"}),
+    _placed("plc/dict-of-modules", "PLC-1", device_map={"model": "cpu", "lm_head": "cpu"}),
+    _placed("plc/base-model", "PLC-1", "MAP-2", device_map={"": "cpu"}, model=BASE),
+    *(
+        _placed(
+            f"plc/{mode.replace('_', '-')}",
+            "PLC-5",
+            "PLC-4",
+            device_map=mode,
+            recipe=TWO_SHARDS,
+        )
+        for mode in ("auto", "balanced", "balanced_low_0", "sequential")
+    ),
+    _placed(
+        "plc/auto-with-budget", "PLC-5", device_map="auto", options={"max_memory": {"cpu": 10**9}}
+    ),
+    _rejected("plc/nonsense", "PLC-2", "gpu5", options={"device_map": "gpu5"}),
+    _rejected("plc/negative", "PLC-2", "device_map", options={"device_map": -1}),
+    _rejected("plc/hole", "PLC-3", "lm_head.weight", options={"device_map": {"model": "cpu"}}),
+    _rejected(
+        "plc/hole-beside-disk",
+        "PLC-3",
+        "lm_head.weight",
+        options={"device_map": {"model": "disk"}, "offload_folder": EmptyFolder()},
+    ),
+]
+
+_OFF = [
+    _on_disk("off/head", "OFF-1", "PLC-4", device_map=HEAD, recipe=TWO_SHARDS),
+    _on_disk("off/one-layer", "OFF-1", "PLC-4", device_map=ONE_LAYER, recipe="llama-f32-3"),
+    _on_disk("off/layers-bf16", "OFF-1", device_map=ALL_LAYERS, recipe="llama-bf16-2"),
+    _on_disk("off/all", "OFF-2", device_map=ALL, recipe=TWO_SHARDS),
+    _on_disk("off/all-cast", "OFF-2", device_map=ALL, options=HALF),
+    _on_disk("off/pickled", "OFF-3", device_map=HEAD, faults=("pickled",)),
+    _on_disk("off/pickled-cast", "OFF-3", device_map=ALL_LAYERS, faults=("pickled",), options=HALF),
+    _on_disk("off/tied", "OFF-4", device_map=ALL, recipe="llama-tied-embedding"),
+    _on_disk("off/tied-head-only", "OFF-4", "MIS-3", device_map=ALL, recipe="llama-tied-head"),
+    _on_disk("off/tied-in-memory", "OFF-4", device_map=ALL_LAYERS, recipe="llama-tied-embedding"),
+    _on_disk("off/tied-different", "OFF-4", "TIE-4", device_map=ALL, recipe="llama-tied-separate"),
+    _on_disk(
+        "off/missing-head", "OFF-5", "INF-2", device_map=HEAD, recipe="llama-untied-embedding"
+    ),
+]
+
 _INF_AND_OUT = [
     Case("inf/exact", ("INF-1", "INF-2", "INF-3"), "llama-f32-2"),
     Case(
@@ -538,7 +620,7 @@ _INF_AND_OUT = [
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for stage in (_RES, _IDX, _FMT, _CFG, _DTY, _INI, _MAP, _MIS, _TIE, _INF_AND_OUT)
+    for stage in (_RES, _IDX, _FMT, _CFG, _DTY, _INI, _MAP, _MIS, _TIE, _PLC, _OFF, _INF_AND_OUT)
     for case in stage
 )
 

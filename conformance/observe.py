@@ -6,6 +6,7 @@ transformers and our own packages.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import hashlib
 import io
@@ -13,6 +14,8 @@ import json
 import logging
 import os
 import resource
+import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +29,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from conformance.absolute import check
-from conformance.cases import Case, ConfigObject, StoredStateDict, Torch
+from conformance.cases import Case, ConfigObject, EmptyFolder, StoredStateDict, Torch
 from conformance.fingerprint import fingerprint
 from conformance.loaders import Loader
 from conformance.outputs import observe_outputs
@@ -141,7 +144,7 @@ def process_state() -> dict[str, Any]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep loaders from writing to the terminal."""
-    names = ("transformers", "reference_loader", "py.warnings")
+    names = ("transformers", "accelerate", "reference_loader", "py.warnings")
     loggers = [logging.getLogger(name) for name in names]
     handlers = [(logger, logger.handlers, logger.propagate) for logger in loggers]
     for logger in loggers:
@@ -202,7 +205,11 @@ def _options(
     passed = None
     for name, value in options.items():
         if isinstance(value, Torch):
-            options[name] = getattr(torch, value.name)
+            member, _, argument = value.name.partition(":")
+            found = getattr(torch, member)
+            options[name] = found(argument) if argument else found
+        elif isinstance(value, EmptyFolder):
+            options[name] = _empty_folder()
         elif isinstance(value, StoredStateDict):
             options[name] = load_file(source / "model.safetensors")
         elif isinstance(value, ConfigObject):
@@ -211,6 +218,13 @@ def _options(
                 setattr(config, field, changed)
             options[name], passed = config, (config, _text(config))
     return options, passed
+
+
+def _empty_folder() -> Path:
+    """Goes with the process: the model reads from it as long as it lives."""
+    folder = Path(tempfile.mkdtemp(prefix="conformance-offload-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _unchanged(config: Any, before: str) -> str:

@@ -61,6 +61,26 @@ class Architecture:
         """Regular expressions of keys nobody needs to hear of when they are missing."""
         return set()
 
+    def infer_device_map(
+        self, model: nn.Module, mode: str, max_memory: Mapping[Any, Any] | None
+    ) -> dict[str, Any]:
+        """The device map that accelerate makes of the budgets (PLC-5)."""
+        from accelerate.utils import get_balanced_memory, get_max_memory, infer_auto_device_map
+
+        whole = sorted(getattr(model, "_no_split_modules", None) or ())
+        budgets = dict(max_memory) if max_memory is not None else None
+        if mode == "sequential":
+            budgets = get_max_memory(budgets)
+        else:
+            budgets = get_balanced_memory(
+                model,
+                max_memory=budgets,
+                no_split_module_classes=whole,
+                low_zero=mode == "balanced_low_0",
+            )
+        inferred = infer_auto_device_map(model, budgets, no_split_module_classes=whole)
+        return dict(inferred)
+
     def initialiser(self, module: nn.Module) -> Callable[[nn.Module], object] | None:
         """The function that initialises `module` and what is below it, if it brings one."""
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -89,6 +90,8 @@ def match(
     prefix: str,
     renames: Iterable[names.Rename],
     kept: Collection[str],
+    *,
+    device_map: devices.DeviceMap | None = None,
 ) -> Match:
     """Give every stored tensor its slot.
 
@@ -99,6 +102,7 @@ def match(
         skeleton: the empty model.
         prefix, renames: see `names.resolve`.
         kept: modules kept in float32, see `tensor_dtype`.
+        device_map: see `devices.place`.
 
     Raises:
         NothingMatches: not one key has a slot (MAP-7).
@@ -114,13 +118,37 @@ def match(
     for target, tensor in winners.items():
         slot = skeleton.slots[target]
         if tensor.shape == slot.shape:
-            placements.append(Placement(target, tensor, tensor_dtype(target, slot.dtype, kept)))
+            dtype, device = tensor_dtype(target, slot.dtype, kept), _device(slot, device_map)
+            placements.append(Placement(target, tensor, dtype, device))
         else:
             mismatched.append(Mismatch(target, tensor.shape, slot.shape, tensor.file))
     unexpected = frozenset(t for t in targets.values() if t not in skeleton.slots)
     losers = stored.keys() - {tensor.key for tensor in winners.values()}
     superseded = frozenset(key for key in losers if targets[key] in skeleton.slots)
     return Match(tuple(placements), tuple(mismatched), unexpected, superseded)
+
+
+def _device(slot: Slot, device_map: devices.DeviceMap | None) -> Any:
+    """Buffers are small and never on disk."""
+    where = devices.place if slot.kind == "parameter" else devices.memory_device
+    return where(slot.name, device_map)
+
+
+def decide_places(
+    options: Options, architecture: Architecture, skeleton: Skeleton
+) -> devices.DeviceMap | None:
+    """The device map, inferred from budgets where that is asked for (PLC-1, PLC-5).
+
+    Raises:
+        BadOptions, MetaDevice: see `devices.requested` and `devices.check`.
+    """
+    default = torch.empty(0).device
+    places = devices.requested(options.device_map, default)
+    if isinstance(places, str):
+        places = architecture.infer_device_map(skeleton.model, places, options.max_memory)
+    if places is not None:
+        devices.check(places, [name for name, _ in skeleton.model.named_parameters()])
+    return places
 
 
 def refuse_mismatches(mismatched: Collection[Mismatch]) -> None:
@@ -202,12 +230,14 @@ def make_plan(
 
     Raises:
         NothingMatches: see `match`.
-        UnsupportedOption: see `devices.resolve`.
+        BadOptions, MetaDevice: see `decide_places`.
     """
     model = skeleton.model
     kept = architecture.kept_in_float32(model, dtype.dtype)
     renames = [*names.mapping_renames(options.key_mapping), *architecture.renames(model)]
-    matched = match(inventory.stored, skeleton, architecture.base_prefix, renames, kept)
+    device_map = decide_places(options, architecture, skeleton)
+    prefix = architecture.base_prefix
+    matched = match(inventory.stored, skeleton, prefix, renames, kept, device_map=device_map)
     filled = {placement.target for placement in matched.placements}
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
@@ -220,7 +250,7 @@ def make_plan(
         why_files=checkpoint.why,
         dtype=dtype.dtype,
         why_dtype=dtype.why,
-        device=devices.resolve(options.device_map),
+        device_map=device_map,
         placements=matched.placements,
         missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
         fresh=decide_fresh(skeleton.slots, lacking, ties, kept),

@@ -1,26 +1,105 @@
-"""The device of each tensor: pure functions."""
+"""Where each tensor goes: pure functions over a device map, module name to device or "disk"."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from reference_loader.errors import UnsupportedOption
+from reference_loader.errors import BadOptions, MetaDevice
 
-CPU = torch.device("cpu")
+DISK = "disk"
+
+# Asked for by name, computed from budgets by accelerate.
+INFERRED = ("auto", "balanced", "balanced_low_0", "sequential")
+
+DeviceMap = Mapping[str, Any]
 
 
-def resolve(device_map: Any) -> torch.device:
-    """The one device of the whole model; this loader places on the CPU.
+def requested(device_map: Any, default: torch.device) -> DeviceMap | str | None:
+    """What `device_map` asks for (PLC-1): a map, a word of `INFERRED`, or None for the CPU.
+
+    Args:
+        device_map: None, a device, its name or number, a dict, or a word of `INFERRED`.
+        default: the device where torch makes tensors now.
 
     Raises:
-        UnsupportedOption: any other place.
+        MetaDevice: nothing is asked for and the default is meta.
+        BadOptions: no device of that name (PLC-2).
     """
-    wanted = set(device_map.values()) if isinstance(device_map, dict) else {device_map}
-    if all(place is None or str(place) == "cpu" for place in wanted):
-        return CPU
-    raise UnsupportedOption(
-        f"device_map={device_map!r} is not carried out by this loader yet.",
-        "Load on the CPU (device_map=None) and move the model with .to(...).",
-    )
+    if device_map is None:
+        if default.type == "meta":
+            raise MetaDevice(
+                "from_pretrained under the meta device: there is no memory to load into.",
+                "Call the model class to have it empty, or pass `device_map`.",
+            )
+        return None if default.type == "cpu" else {"": default}
+    if isinstance(device_map, str) and device_map in INFERRED:
+        return device_map
+    if not isinstance(device_map, Mapping):
+        return {"": _device(device_map)}
+    for where in device_map.values():
+        _device(where)
+    return dict(device_map)
+
+
+def check(device_map: DeviceMap, names: Iterable[str]) -> None:
+    """Raise unless every name has a place.
+
+    Raises:
+        BadOptions: naming those that have none (PLC-2).
+    """
+    lost = [name for name in names if _module(name, device_map) is None]
+    if lost:
+        raise BadOptions(
+            f"device_map has no place for {', '.join(lost[:4])} ({len(lost)} in all).",
+            "Name their modules, or add the entry '' for all the rest.",
+        )
+
+
+def place(name: str, device_map: DeviceMap | None) -> Any:
+    """The device of a tensor, or `DISK`: that of the longest module name it lies under (PLC-1)."""
+    if device_map is None:
+        return torch.device("cpu")
+    return _device(device_map[_module(name, device_map) or ""])
+
+
+def memory_device(name: str, device_map: DeviceMap | None) -> torch.device:
+    """The same for what is never on disk: there the CPU."""
+    found = place(name, device_map)
+    return torch.device("cpu") if found == DISK else found
+
+
+def needs_hooks(device_map: DeviceMap | None) -> bool:
+    """Whether tensors must be moved while the model runs (PLC-4)."""
+    places = set(map(str, (device_map or {}).values()))
+    return len(places) > 1 or DISK in places
+
+
+def _module(name: str, device_map: DeviceMap) -> str | None:
+    while name not in device_map:
+        if not name:
+            return None
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _device(place: Any) -> Any:
+    if place == DISK:
+        return DISK
+    try:
+        if isinstance(place, bool) or (isinstance(place, int) and place < 0):
+            raise ValueError("no device has that number")
+        return _numbered(place) if isinstance(place, int) else torch.device(place)
+    except (RuntimeError, TypeError, ValueError) as cause:
+        raise BadOptions(
+            f"device_map names {place!r}, which is no device: {cause}.",
+            f"Give a device such as 'cpu' or 'cuda:0', {DISK!r}, or one of {', '.join(INFERRED)}.",
+        ) from cause
+
+
+def _numbered(number: int) -> torch.device:
+    """The accelerator of that number; a plan may be for a machine that has one."""
+    accelerator = torch.accelerator.current_accelerator()
+    return torch.device(accelerator.type if accelerator else "cuda", number)

@@ -112,6 +112,12 @@ class BadOptions(LoadError, ValueError):
     code = "bad-options"
 
 
+class MetaDevice(LoadError, RuntimeError):
+    """Loading is asked for where there is no memory."""
+
+    code = "meta-device"
+
+
 class BadDtype(LoadError, ValueError):
     """The dtype asked for is not one a model can be built in (DTY-5, DTY-6)."""
 

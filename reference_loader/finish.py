@@ -1,4 +1,4 @@
-"""What is left once the weights are in: ties, eval mode, generation config."""
+"""What is left once the weights are in: ties, eval mode, generation config, hooks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import torch
 from torch import nn
 
 from reference_loader.architecture import Architecture
+from reference_loader.devices import DISK
+from reference_loader.formats import opened
+from reference_loader.offload import Offloaded, dispatch, place_fresh
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan
 from reference_loader.skeleton import put
 
 
 def finish(
-    plan: LoadPlan, model: nn.Module, architecture: Architecture, options: Options
+    plan: LoadPlan,
+    model: nn.Module,
+    architecture: Architecture,
+    offloaded: Offloaded,
+    options: Options,
 ) -> tuple[str, ...]:
-    """Tie, switch to evaluation, read the generation config.
+    """Tie, switch to evaluation, read the generation config, attach the hooks.
 
     Returns:
         The names that the model would tie and the checkpoint stores with other values; they keep
@@ -25,6 +32,8 @@ def finish(
         architecture.forget_tie(model, name)
     model.eval()
     architecture.read_generation_config(model, plan.source, options)
+    place_fresh(plan, model, offloaded)
+    dispatch(plan, model, offloaded, options, untied)
     return untied
 
 
@@ -34,8 +43,20 @@ def tie(plan: LoadPlan, model: nn.Module) -> tuple[str, ...]:
     for first, *others in plan.ties:
         provider = model.get_parameter(first)
         for name in others:
-            if name in plan.rivals and not torch.equal(provider, model.get_parameter(name)):
+            if name in plan.rivals and not _equal(plan, model, first, name):
                 untied.append(name)
             else:
                 put(model, name, provider)
     return tuple(untied)
+
+
+def _equal(plan: LoadPlan, model: nn.Module, *names: str) -> bool:
+    """Whether two loaded parameters have the same values; one on disk is read for it."""
+    stored = {p.target: p for p in plan.placements if p.target in names and p.device == DISK}
+    values = [
+        opened(stored[name].stored.file, plan.weights_only).view(stored[name].stored)
+        if name in stored
+        else model.get_parameter(name).cpu()
+        for name in names
+    ]
+    return torch.equal(*values)

@@ -18,6 +18,7 @@ from reference_loader.dtypes import model_dtype
 from reference_loader.errors import BadOptions
 from reference_loader.finish import finish
 from reference_loader.fresh import initialise
+from reference_loader.offload import Offloaded
 from reference_loader.options import Options, documented
 from reference_loader.plan import LoadPlan
 from reference_loader.pump import pump
@@ -58,8 +59,9 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
         initialise(
             skeleton, architecture.construct, plan.dtype, plan.fresh, architecture.initialiser
         )
-        pump(plan, skeleton.model)
-        untied = finish(plan, skeleton.model, architecture, wanted)
+        offloaded = Offloaded(wanted.offload_folder)
+        pump(plan, skeleton.model, offloaded)
+        untied = finish(plan, skeleton.model, architecture, offloaded, wanted)
 
     report = LoadReport(plan, untied)
     report.log()

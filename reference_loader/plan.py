@@ -20,10 +20,16 @@ class Placement:
     target: str
     stored: StoredTensor
     dtype: torch.dtype
+    device: Any
 
     @property
     def action(self) -> str:
-        """`view` of the mapped file where the dtype is the checkpoint's own, else `cast`."""
+        """`view` of the mapped file where the dtype is the checkpoint's own, else `cast`.
+
+        `disk` for one that stays on disk.
+        """
+        if self.device == "disk":
+            return "disk"
         return "view" if self.dtype == self.stored.dtype else "cast"
 
     @property
@@ -52,7 +58,7 @@ class LoadPlan:
         files: weight files in the order in which they are read.
         why_files, why_dtype: why these files, why this dtype.
         dtype: the dtype the model is built in.
-        device: where everything goes.
+        device_map: module name to device or "disk"; None for the CPU (PLC-1).
         placements: what is read, and to where.
         missing: model keys that the checkpoint does not hold and no tie provides (INF-2).
         fresh: parameters that are initialised, with their dtype: missing ones, and mismatched
@@ -75,7 +81,7 @@ class LoadPlan:
     why_files: str
     dtype: torch.dtype
     why_dtype: str
-    device: torch.device
+    device_map: Mapping[str, Any] | None
     placements: tuple[Placement, ...]
     missing: frozenset[str]
     fresh: Mapping[str, torch.dtype]
@@ -112,7 +118,7 @@ class LoadPlan:
             "why_files": self.why_files,
             "dtype": str(self.dtype),
             "why_dtype": self.why_dtype,
-            "device": str(self.device),
+            "device_map": {name: str(place) for name, place in self._places().items()},
             "placements": [_placement_dict(placement) for placement in self.placements],
             "fresh": {name: str(dtype) for name, dtype in sorted(self.fresh.items())},
             "ignored": sorted(self.ignored),
@@ -120,12 +126,15 @@ class LoadPlan:
             **{kind.replace(" ", "_"): names for kind, names in self.disagreements.items()},
         }
 
+    def _places(self) -> Mapping[str, Any]:
+        return {"": "cpu"} if self.device_map is None else self.device_map
+
     def __str__(self) -> str:
         rows = [
             ("model", self.model_class.__name__),
             ("files", f"{len(self.files)} ({self.why_files})"),
             ("dtype", f"{self.dtype} ({self.why_dtype})"),
-            ("device", str(self.device)),
+            *(("device", f"{place}  {name}".strip()) for name, place in self._places().items()),
             *_sizes(self.placements),
             *(("tied", " = ".join(names)) for names in self.ties),
             ("initialised", _listed(self.fresh)),
@@ -145,6 +154,7 @@ def _placement_dict(placement: Placement) -> dict[str, Any]:
         "stored_dtype": str(placement.stored.dtype),
         "dtype": str(placement.dtype),
         "action": placement.action,
+        "device": str(placement.device),
         "bytes": placement.stored.nbytes,
     }
 

@@ -1,4 +1,4 @@
-"""The one place this loader has, and no silence about any other."""
+"""PLC-1 to PLC-3, PLC-5: where each tensor goes, decided before anything is placed."""
 
 from __future__ import annotations
 
@@ -6,31 +6,123 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import get_balanced_memory, get_max_memory, infer_auto_device_map
+from transformers import AutoConfig, LlamaForCausalLM
 
-from reference_loader.devices import resolve
-from reference_loader.errors import UnsupportedOption
+from reference_loader import from_pretrained, plan
+from reference_loader.devices import check, memory_device, needs_hooks, place, requested
+from reference_loader.errors import BadOptions, MetaDevice
 
-
-@pytest.mark.parametrize("place", [None, "cpu", torch.device("cpu"), {"": "cpu"}, {}], ids=repr)
-def test_the_cpu(place: Any) -> None:
-    assert resolve(place) == torch.device("cpu")
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize(
-    "place",
+    ("asked", "map_"),
     [
-        "auto",
-        "balanced",
-        "sequential",
-        "cuda",
-        "meta",
-        0,
-        torch.device("cuda", 1),
-        {"": 0},
-        {"model": "cpu", "lm_head": "disk"},
+        (None, None),
+        ("cpu", {"": CPU}),
+        (CPU, {"": CPU}),
+        ("cuda:1", {"": CUDA}),
+        (1, {"": CUDA}),
+        ({"a": "cpu", "a.b": 1}, {"a": "cpu", "a.b": 1}),
+        ("auto", "auto"),
+        ("sequential", "sequential"),
     ],
     ids=repr,
 )
-def test_any_other_place_is_refused(place: Any) -> None:
-    with pytest.raises(UnsupportedOption, match="device_map"):
-        resolve(place)
+def test_what_is_asked_for(asked: Any, map_: Any) -> None:
+    """PLC-1."""
+    assert requested(asked, CPU) == map_
+
+
+@pytest.mark.parametrize(
+    "asked", ["gpu5", -1, True, 1.5, {"a": "gpu5"}, {"a": -1}, ["cpu"]], ids=repr
+)
+def test_what_is_no_device(asked: Any) -> None:
+    """PLC-2."""
+    with pytest.raises(BadOptions, match="device_map"):
+        requested(asked, CPU)
+
+
+def test_the_default_device() -> None:
+    assert requested(None, CUDA) == {"": CUDA}
+    assert requested("cpu", CUDA) == {"": CPU}
+    with pytest.raises(MetaDevice):
+        requested(None, torch.device("meta"))
+
+
+def test_the_longest_module_name_wins() -> None:
+    """PLC-1."""
+    places = {"": "cpu", "model": 1, "model.norm": "disk"}
+    assert place("lm_head.weight", places) == CPU
+    assert place("model.layers.0.weight", places) == CUDA
+    assert place("model.norm.weight", places) == "disk"
+    assert memory_device("model.norm.weight", places) == CPU
+    assert place("model.normal.weight", places) == CUDA, "a module, not a prefix of text"
+    assert place("x", None) == CPU
+
+
+def test_holes_are_named() -> None:
+    """PLC-3."""
+    check({"": "cpu"}, ["a", "b.c"])
+    with pytest.raises(BadOptions, match=r"b\.c"):
+        check({"a": "cpu"}, ["a.x", "b.c"])
+
+
+def test_hooks_are_needed_where_something_moves() -> None:
+    """PLC-4."""
+    assert not needs_hooks(None)
+    assert not needs_hooks({"a": "cpu", "b": CPU})
+    assert needs_hooks({"a": "cpu", "b": "disk"})
+    assert needs_hooks({"": "disk"})
+    assert needs_hooks({"a": 0, "b": 1})
+
+
+@pytest.mark.parametrize("mode", ["auto", "balanced", "balanced_low_0", "sequential"])
+@pytest.mark.parametrize(
+    "budgets",
+    [{0: 60_000, 1: 80_000, "cpu": 10**9}, {0: 60_000, "cpu": 50_000}],
+    ids=["two-gpus", "spills-to-disk"],
+)
+@pytest.mark.parametrize("recipe", ["llama-f32-2", "llama-bf16", "llama-tied-embedding"])
+def test_the_plan_has_the_map_that_accelerate_infers(
+    checkpoint: Any, recipe: str, budgets: Any, mode: str
+) -> None:
+    """PLC-5: for accelerators that are not there; nothing is placed."""
+    folder = checkpoint(recipe)
+    dtype = torch.bfloat16 if "bf16" in recipe else torch.float32
+    budgets = {name: size * dtype.itemsize // 4 for name, size in budgets.items()}
+    with torch.device("meta"):
+        model = LlamaForCausalLM(AutoConfig.from_pretrained(folder)).to(dtype)
+    model.tie_weights()
+    whole = sorted(model._no_split_modules)
+    low_zero = mode == "balanced_low_0"
+    memory = (
+        get_max_memory(dict(budgets))
+        if mode == "sequential"
+        else get_balanced_memory(
+            model, dict(budgets), no_split_module_classes=whole, low_zero=low_zero
+        )
+    )
+    expected = infer_auto_device_map(model, memory, no_split_module_classes=whole)
+    found = plan(folder, device_map=mode, max_memory=budgets)
+    assert found.device_map == expected
+    assert len({str(where) for where in expected.values()}) > 1, "the budgets force a split"
+    for placement in found.placements:
+        assert str(placement.device) == str(place(placement.target, expected))
+
+
+def test_a_plan_tells_the_places(checkpoint: Any) -> None:
+    text = str(plan(checkpoint("llama-f32"), device_map={"model": "cpu", "lm_head": "disk"}))
+    assert "cpu  model" in text
+    assert "disk  lm_head" in text
+
+
+def test_under_the_meta_device_there_is_nothing_to_load_into(checkpoint: Any) -> None:
+    folder = checkpoint("llama-f32")
+    with torch.device("meta"), pytest.raises(RuntimeError, match="meta"):
+        from_pretrained(folder)
+    with torch.device("meta"):
+        model = from_pretrained(folder, device_map="cpu")
+    assert {tensor.device for tensor in model.state_dict().values()} == {CPU}

@@ -77,17 +77,6 @@ def test_what_changes_nothing_reaches_neither_config_nor_model(name: str) -> Non
     assert Options.of({name: True}) == Options()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"device_map": "auto"}, {"device_map": {"": "disk"}}],
-    ids=str,
-)
-def test_what_is_not_carried_out_yet_is_refused(checkpoint: Any, options: Any) -> None:
-    for function in (from_pretrained, plan):
-        with pytest.raises(UnsupportedOption, match=next(iter(options))):
-            function(checkpoint("llama-f32"), **options)
-
-
 def test_a_source_or_a_state_dict_is_needed(checkpoint: Any) -> None:
     """RES-11."""
     for function in (from_pretrained, plan):

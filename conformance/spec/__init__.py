@@ -24,6 +24,8 @@ STAGES = {
     "MAP": "names",
     "MIS": "missing and mismatched weights",
     "TIE": "tied weights",
+    "PLC": "where weights go",
+    "OFF": "weights on disk",
     "INF": "what the caller is told",
     "STA": "the process afterwards",
     "OUT": "outputs",

@@ -124,7 +124,12 @@ NORM = "model.norm.weight"
 FREQUENCIES = "model.rotary_emb.inv_freq"
 MISSING_HEAD = {"faults": ("missing-head",)}
 WITH_BUFFER = {"model": "conformance.models:WithBuffer"}
+MODEL_ON_DISK = {"options": {"device_map": {"model": "disk", "lm_head": "cpu"}}}
 TRIALS = [
+    *(
+        Trial(f"OFF-{number}", shifted_head, "output", "logits", options=MODEL_ON_DISK)
+        for number in (1, 2, 3, 4)
+    ),
     Trial("MAP-1", one_ulp, "values", NORM),
     Trial("MAP-1", one_ulp, "values", NORM, "llama-f32-3"),
     Trial("DTY-7", rounded, "values", NORM),

@@ -1,0 +1,81 @@
+"""OFF-1 to OFF-5: weights that stay on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reference_loader import from_pretrained
+from reference_loader.errors import BadOptions, LoadError
+
+PROMPT = torch.tensor([[3, 10, 17, 24]])
+HEAD = {"model": "cpu", "lm_head": "disk"}
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(PROMPT).logits
+
+
+@pytest.mark.parametrize("device_map", [HEAD, {"": "disk"}, {"model": "disk", "lm_head": "cpu"}])
+@pytest.mark.parametrize("recipe", ["llama-f32-3", "llama-bf16", "llama-tied-head"])
+@pytest.mark.parametrize("dtype", ["auto", "float16"])
+def test_computes_as_in_memory(
+    checkpoint: Any, tmp_path: Path, recipe: str, device_map: Any, dtype: str
+) -> None:
+    folder = checkpoint(recipe)
+    if "tied" in recipe and len(device_map) > 1:
+        pytest.skip("one parameter cannot be in two places")
+    model = from_pretrained(folder, device_map=device_map, offload_folder=tmp_path, dtype=dtype)
+    assert torch.equal(logits(model), logits(from_pretrained(folder, dtype=dtype)))
+    assert torch.equal(logits(model), logits(model)), "and again"
+
+
+def test_what_lies_in_safetensors_is_not_written_again(checkpoint: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "offload"
+    from_pretrained(checkpoint("llama-f32-2"), device_map=HEAD, offload_folder=folder)
+    assert not folder.exists()
+    from_pretrained(checkpoint("llama-f32-2"), device_map=HEAD)  # no folder is needed either
+
+
+def test_what_lies_in_a_pickle_is_written(checkpoint: Any, tmp_path: Path) -> None:
+    """OFF-3."""
+    source, folder = checkpoint("llama-f32", "pickled"), tmp_path / "offload"
+    with pytest.raises(BadOptions, match=r"lm_head\.weight.*offload_folder"):
+        from_pretrained(source, device_map=HEAD)
+    model = from_pretrained(source, device_map=HEAD, offload_folder=folder)
+    assert [path.name for path in folder.glob("*.dat")] == ["lm_head.weight.dat"]
+    assert torch.equal(logits(model), logits(from_pretrained(source)))
+
+
+def test_a_missing_weight_is_initialised_and_written(checkpoint: Any, tmp_path: Path) -> None:
+    """OFF-5: the same numbers as in memory."""
+    folder = checkpoint("llama-untied-embedding")
+    torch.manual_seed(3)
+    offloaded = from_pretrained(folder, device_map=HEAD, offload_folder=tmp_path)
+    torch.manual_seed(3)
+    assert torch.equal(logits(offloaded), logits(from_pretrained(folder)))
+
+
+def test_two_different_tied_weights_stay_two(checkpoint: Any, tmp_path: Path) -> None:
+    """TIE-4, OFF-4: they are on disk, and read to be compared."""
+    folder = checkpoint("llama-tied-separate")
+    model = from_pretrained(folder, device_map={"": "disk"}, offload_folder=tmp_path)
+    assert torch.equal(logits(model), logits(from_pretrained(folder)))
+
+
+def test_the_map_is_told(checkpoint: Any, tmp_path: Path) -> None:
+    """PLC-4."""
+    folder = checkpoint("llama-f32")
+    offloaded = from_pretrained(folder, device_map=HEAD, offload_folder=tmp_path)
+    assert offloaded.hf_device_map == HEAD
+    assert not hasattr(from_pretrained(folder, device_map="cpu"), "hf_device_map")
+
+
+def test_what_accelerate_cannot_place_is_a_load_error(checkpoint: Any, tmp_path: Path) -> None:
+    nested = {"": "cpu", "model.layers": "disk"}
+    with pytest.raises(LoadError, match=r"model\.layers"):
+        from_pretrained(checkpoint("llama-f32"), device_map=nested, offload_folder=tmp_path)
