@@ -118,6 +118,8 @@ ONLY_SAFE = {"use_safetensors": True}
 
 _RES = [
     Case("res/single", ("RES-1", "MAP-1", "OUT-1")),
+    Case("res/single-bf16", ("RES-1", "MAP-1"), "llama-bf16"),
+    _rejected("res/no-folder-above", "RES-5", "no/where", folder=Path("/nonexistent/no/where")),
     Case("res/single-beside-index", ("RES-2",), TWO_SHARDS, ("single-beside-index",)),
     Case("res/bin-beside-single", ("RES-3",), faults=("bin-beside-safetensors",)),
     Case("res/bin-beside-sharded", ("RES-3",), TWO_SHARDS, ("bin-beside-safetensors",)),
@@ -226,6 +228,21 @@ _IDX = [
         recipe=SEVEN_SHARDS,
         faults=("absent-shard",),
     ),
+    _rejected(
+        "idx/not-json-of-7",
+        "IDX-4",
+        "model.safetensors.index.json",
+        recipe=SEVEN_SHARDS,
+        faults=("index-not-json",),
+    ),
+    _rejected(
+        "idx/leads-outside-of-3",
+        "IDX-9",
+        "index.json",
+        "../outside.safetensors",
+        recipe="llama-f32-3",
+        faults=("index-leads-outside",),
+    ),
     Case("idx/phantom-key", ("IDX-7", "INF-2"), TWO_SHARDS, ("phantom-key",)),
     Case("idx/unlisted-key", ("IDX-8",), TWO_SHARDS, ("unlisted-key",)),
     _rejected(
@@ -263,6 +280,21 @@ _FMT = [
     Case("fmt/zip-pickle-cast", ("FMT-4", "DTY-7"), "llama-bf16-2", ("pickled",), options=HALF),
     Case("fmt/pickle-undeclared", ("FMT-4", "DTY-2"), "llama-mixed-undeclared", ("pickled",)),
     _rejected("fmt/pickle-runs-code", "FMT-5", "pytorch_model.bin", faults=("pickle-runs-code",)),
+    _rejected(
+        "fmt/pickle-runs-code-bf16",
+        "FMT-5",
+        "pytorch_model.bin",
+        recipe="llama-bf16",
+        faults=("pickle-runs-code",),
+        options={"use_safetensors": False},
+    ),
+    _rejected(
+        "fmt/pickle-truncated-bf16",
+        "FMT-6",
+        "pytorch_model.bin",
+        recipe="llama-bf16-2",
+        faults=("pickle-truncated",),
+    ),
     _rejected("fmt/pickle-truncated", "FMT-6", "pytorch_model.bin", faults=("pickle-truncated",)),
 ]
 
@@ -312,6 +344,14 @@ _CFG = [
         "checkpoint",
         faults=("no-config",),
         model="conformance.models:WithSmallConfigBase",
+    ),
+    _rejected(
+        "cfg/not-json-sharded",
+        "CFG-7",
+        "config.json",
+        recipe=TWO_SHARDS,
+        faults=("config-not-json",),
+        model=AUTO,
     ),
     _rejected("cfg/not-json", "CFG-7", "config.json", faults=("config-not-json",)),
     Case("cfg/name-and-dtype", ("CFG-8",), "llama-bf16-2", options={"dtype": "float16"}),
@@ -390,6 +430,13 @@ _INI = [
         model="conformance.models:WithFrozenEmbedding",
     ),
     Case("ini/hook", ("INI-5", "OUT-1"), model="conformance.models:WithHook"),
+    Case(
+        "ini/hook-cast",
+        ("INI-5",),
+        TWO_SHARDS,
+        model="conformance.models:WithHook",
+        options={"dtype": "bfloat16"},
+    ),
     Case("ini/no-memory-left-out", ("INI-4",), "llama-f32-7", model=CLASSIFIER),
     Case("ini/no-memory-left-out-bf16", ("INI-4",), "llama-bf16", model=CLASSIFIER),
 ]
@@ -594,6 +641,9 @@ _OFF = [
     _on_disk("off/tied-in-memory", "OFF-4", device_map=ALL_LAYERS, recipe="llama-tied-embedding"),
     _on_disk("off/tied-different", "OFF-4", "TIE-4", device_map=ALL, recipe="llama-tied-separate"),
     _on_disk(
+        "off/missing-inside", "OFF-5", "INF-2", device_map=ALL_LAYERS, faults=("missing-key",)
+    ),
+    _on_disk(
         "off/missing-head", "OFF-5", "INF-2", device_map=HEAD, recipe="llama-untied-embedding"
     ),
 ]
@@ -605,6 +655,13 @@ _INF_AND_OUT = [
         ("INF-1", "INF-2", "INF-3", "INF-5", "MIS-2"),
         faults=("wrong-shape", "unexpected-key", "missing-key"),
         options={"ignore_mismatched_sizes": True},
+    ),
+    Case(
+        "inf/model-alone-missing",
+        ("INF-4",),
+        TWO_SHARDS,
+        ("missing-head",),
+        options={"output_loading_info": False},
     ),
     Case("inf/model-alone", ("INF-4",), options={"output_loading_info": False}),
     Case("sta/success", ("STA-1",), "llama-bf16-2"),
