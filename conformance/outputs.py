@@ -19,7 +19,9 @@ def example_inputs(model: nn.Module) -> dict[str, torch.Tensor] | None:
     config = getattr(model, "config", None)
     if getattr(model, "main_input_name", "") != "input_ids" or config is None:
         return None
-    vocabulary = int(config.get_text_config().vocab_size)
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    if not isinstance(vocabulary, int):
+        return None
     prompt = torch.tensor([[(7 * i + 3) % vocabulary for i in range(PROMPT_LENGTH)]])
     if getattr(config, "is_encoder_decoder", False):
         return {"input_ids": prompt, "decoder_input_ids": prompt[:, : PROMPT_LENGTH // 2]}

@@ -40,7 +40,7 @@ def open_folder(
 ) -> Path:
     """The folder that holds the checkpoint; of a single file, the folder it lies in.
 
-    With `options`, what is not there and may be an id is fetched from the Hub (RES-14).
+    With `options`, what is not there and may be an id is fetched from the Hub.
 
     Raises:
         SourceNotFound: there is no such folder (RES-5).

@@ -95,7 +95,8 @@ def match(
 ) -> Match:
     """Give every stored tensor its slot.
 
-    Where two keys name one slot, the slot's own name wins, then the first in the file.
+    Where two keys name one slot, the slot's own name wins, then the first by name: sharding
+    decides nothing.
 
     Args:
         stored: checkpoint key to tensor.
@@ -109,7 +110,7 @@ def match(
     """
     targets = names.resolve(stored, skeleton.slots, prefix, renames)
     winners: dict[str, StoredTensor] = {}
-    for key, target in targets.items():
+    for key, target in sorted(targets.items()):
         if target in skeleton.slots and (target not in winners or key == target):
             winners[target] = stored[key]
     if stored and not winners and skeleton.slots:

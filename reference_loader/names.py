@@ -56,7 +56,8 @@ def _resolve(key: str, model_keys: Collection[str], prefix: str, renames: list[R
     renamed = key
     for rename in renames:
         renamed = rename(renamed)
-    for candidate in (*_candidates(renamed, prefix), *_candidates(key, prefix)):
+    # A rename that leads nowhere is taken back only where the key is the model's own.
+    for candidate in (*_candidates(renamed, prefix), key):
         if candidate in model_keys:
             return candidate
     return renamed
