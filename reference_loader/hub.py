@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from reference_loader.architecture import read_config
@@ -95,11 +96,13 @@ def _config(state: _State) -> str | None:
         if given is None:
             raise
         path = None
-    if path is None and given is None:
+    if isinstance(given, (str, PathLike)):
+        return read_config(Path(given)).get("transformers_weights")
+    if given is not None:
+        return getattr(given, "transformers_weights", None)
+    if path is None:
         raise ConfigNotFound(f"There is no {state.what(CONFIG)}.", "Pass `config`.")
-    if given is None and path is not None:
-        return read_config(path.parent).get("transformers_weights")
-    return getattr(given, "transformers_weights", None)
+    return read_config(path.parent).get("transformers_weights")
 
 
 def _weights(state: _State, names: list[str]) -> tuple[str, Path]:
@@ -152,9 +155,9 @@ class _State:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         inside = self._inside(name)
-        if self._known_to_be_absent(inside):
-            return None
         try:
+            if self._known_to_be_absent(inside):
+                return None
             path = _download(self, inside)
         except Exception as cause:  # each network library has a family of its own
             if isinstance(cause, EntryNotFoundError) and not isinstance(

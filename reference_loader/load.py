@@ -33,8 +33,8 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
     """Load a checkpoint into a model.
 
     Args:
-        source: the folder with `config.json` and the weights, or one weight file; None with
-            `state_dict` and `config`.
+        source: the folder with `config.json` and the weights, or one weight file, or the id of a
+            repository on the Hub; None with `state_dict` and `config`.
         model_args: passed to the model class after its config.
         options: see `reference_loader.options.Options`; what is no option overrides the config's
             field of that name, or else goes to the model class (CFG-3).
@@ -70,7 +70,7 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
 
 @documented
 def plan(source: Source | None, *model_args: Any, **options: Any) -> LoadPlan:
-    """Decide everything and read no weight.
+    """Decide everything and read no weight; of a repository, the files are downloaded first.
 
     Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape and what
     `strict` objects to: a plan lists them.

@@ -187,11 +187,10 @@ def test_a_config_passed_needs_none_there(
     world: Hub, own: Checkpoint, checkpoint: Checkpoint, same_models: Same
 ) -> None:
     config = AutoConfig.from_pretrained(checkpoint("llama-f32"))
-    commit = world.publish("org/bare", own("llama-f32", "no-config"))
+    folder = own("llama-f32", "no-config")
+    commit = world.publish("org/bare", folder)
     loaded = from_pretrained("org/bare", config=config)
-    expected = from_pretrained(checkpoint("llama-f32"))
-    expected.generation_config = loaded.generation_config  # made of the config in both, read or not
-    same_models(loaded, expected)
+    same_models(loaded, from_pretrained(folder, config=config))
     assert world.asked(f"*/{commit}/{WEIGHTS}"), "the answer for the config told the commit"
     error = refused("org/bare")
     assert error.code == "config-not-found"
@@ -239,6 +238,18 @@ def test_a_push_in_between_mixes_nothing(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", then_push)
     same_models(from_pretrained("org/tiny"), from_pretrained(old))
     same_models(from_pretrained("org/tiny"), from_pretrained(new))
+
+
+def test_a_config_of_a_folder_names_the_weights_too(
+    world: Hub, own: Checkpoint, same_models: Same
+) -> None:
+    folder = own("llama-f32", transformers_weights="mine.safetensors")
+    published = own("llama-f32")
+    (published / WEIGHTS).rename(published / "mine.safetensors")
+    world.publish("org/named", published)
+    loaded = from_pretrained("org/named", config=folder)
+    same_models(loaded, from_pretrained(published, config=folder))
+    assert sent(world) == [CONFIG, "mine.safetensors"]
 
 
 # The cache.
@@ -368,9 +379,10 @@ def test_a_path_that_is_not_there_is_no_question_to_the_hub(world: Hub, source: 
 
 @pytest.mark.parametrize("source", ["org/-tiny-", "or..g/tiny", "org/tiny.git", "org/ti ny", "o:x"])
 def test_an_id_that_is_none(world: Hub, source: str) -> None:
-    error = refused(source)
-    assert error.code == "source-not-found"
-    names(error, repr(source))
+    for revision in ("main", "0" * 40):
+        error = refused(source, revision=revision)
+        assert error.code == "source-not-found"
+        names(error, repr(source))
     assert not world.requests
 
 
