@@ -134,12 +134,12 @@ def digest(observation: Observation) -> str:
 
 def rerun(case: Case, session: Session) -> str:
     """The line that reruns just this case."""
-    words = ["conformance", "check"]
+    words, case_glob = ["conformance", "check"], case.id
     if case.folder is not None and case.id.startswith("own/"):
         words.append(str(case.folder))
-    # A checkpoint's name is its user's; the form of the load tells its cases apart.
-    own = case.id.startswith("own/")
-    words += ["--case", f"*/{case.id.rpartition('/')[2]}" if own else case.id]
+        # A checkpoint's name is its user's; the form of the load tells its cases apart.
+        case_glob = f"*/{case.id.rpartition('/')[2]}"
+    words += ["--case", case_glob]
     if session.loader_name != "stock":
         words += ["--loader", session.loader_name]
     return shlex.join(words)
