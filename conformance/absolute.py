@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from conformance.cases import VALID, Case
+from conformance.case import VALID, Case
 from conformance.fingerprint import fingerprint
 from conformance.outputs import example_inputs, observe_outputs
 from conformance.records import Divergence, Observation

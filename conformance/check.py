@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.cases import CASES, Case
+from conformance.case import Case
+from conformance.cases import CASES
 from conformance.deviations import deviations, stale
 from conformance.keep import now, recording, run_folder
 from conformance.records import Result, exit_code

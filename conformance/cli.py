@@ -108,7 +108,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from conformance.cases import Case
+    from conformance.case import Case
     from conformance.report.plain import plain_lines
     from reference_loader import plan
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from conformance.cases import Case
+from conformance.case import Case
 from conformance.fingerprint import fingerprint
 from conformance.loaders import reference
 from conformance.observe import observe, quiet

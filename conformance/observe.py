@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from conformance.absolute import check
-from conformance.cases import Case, ConfigObject, EmptyFolder, StoredStateDict, Torch
+from conformance.case import Case, ConfigObject, EmptyFolder, StoredStateDict, Torch
 from conformance.fingerprint import fingerprint
 from conformance.loaders import Loader
 from conformance.outputs import observe_outputs

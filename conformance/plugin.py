@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conformance.cases import Case
+    from conformance.case import Case
     from conformance.records import Result
     from conformance.run import Session
 

@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from conformance import diagnose
-from conformance.cases import ACCEPTABLE, CASES, INVALID, Case
+from conformance.case import ACCEPTABLE, INVALID, Case
+from conformance.cases import CASES
 from conformance.compare import compare
 from conformance.deviations import deviations, known
 from conformance.loaders import Loader, find, reference

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from rich.table import Table
 
-from conformance.cases import CASES, Case, select
+from conformance.case import Case
+from conformance.cases import CASES, select
 from conformance.mutants import MUTANTS, Mutant, honest
 from conformance.records import AGREE, DIVERGE, KNOWN, Result
 from conformance.report.terminal import console, progress

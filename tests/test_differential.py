@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from conformance.cases import BASE, CAUSAL, CLASSIFIER, INVALID, VALID, Case, Torch
+from conformance.case import BASE, CAUSAL, CLASSIFIER, INVALID, VALID, Case, Torch
 from conformance.compare import compare
 from conformance.deviations import deviations
 from conformance.loaders import Loader, reference, stock
@@ -338,7 +338,7 @@ RERUN = """\
 # One load under both loaders: python {script}
 from pathlib import Path
 
-from conformance.cases import Case, Torch
+from conformance.case import Case, Torch
 from conformance.run import judge, open_session
 
 case = {case}

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 import reference_loader
-from conformance.cases import Case
+from conformance.case import Case
 from conformance.compare import compare
 from conformance.loaders import stock
 from conformance.observe import Loaded, observe

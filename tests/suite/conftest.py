@@ -10,7 +10,8 @@ import pytest
 
 from conformance import check as check_module
 from conformance import run
-from conformance.cases import CASES, Case
+from conformance.case import Case
+from conformance.cases import CASES
 from conformance.loaders import Loader, find
 from conformance.observe import Loaded
 from conformance.run import Session

@@ -13,7 +13,7 @@ from torch import nn
 
 from conformance import run
 from conformance.absolute import CHECKS, check
-from conformance.cases import ACCEPTABLE, INVALID, VALID, Case
+from conformance.case import ACCEPTABLE, INVALID, VALID, Case
 from conformance.loaders import reference
 from conformance.observe import observe
 from conformance.records import Divergence, Observation

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from conformance.cases import CASES, Case
+from conformance.case import Case
+from conformance.cases import CASES
 from conformance.records import AGREE, KNOWN
 from conformance.report.explanation import explanation
 from conformance.run import Session, judge

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cases import ACCEPTABLE, CASES, INVALID, VALID, Case, own_cases, select
+from conformance.case import ACCEPTABLE, INVALID, VALID, Case
+from conformance.cases import CASES, own_cases, select
 from conformance.observe import observe
 from conformance.spec import STAGES, clauses
 from fixtures.faults import FAULTS

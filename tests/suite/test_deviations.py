@@ -11,7 +11,7 @@ import pytest
 
 from conformance import check as check_module
 from conformance import run
-from conformance.cases import Case
+from conformance.case import Case
 from conformance.deviations import Deviation, known, stale
 from conformance.mutants import MUTANTS
 from conformance.records import AGREE, DIVERGE, KNOWN, Divergence, Result, read_report

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from conformance.cases import Case
+from conformance.case import Case
 from conformance.diagnose import difference, explain, first_difference
 from conformance.mutants import MUTANTS
 from conformance.observe import observe

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from conformance.cases import Case, ConfigObject
+from conformance.case import Case, ConfigObject
 from conformance.fingerprint import fingerprint
 from conformance.loaders import reference
 from conformance.observe import observe, observe_tensors, process_state

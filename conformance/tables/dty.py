@@ -1,0 +1,56 @@
+"""DTY: dtype."""
+
+from __future__ import annotations
+
+from conformance.case import Case, Torch, rejected
+
+UNDECLARED = {"bf16": "llama-bf16-undeclared", "mixed": "llama-mixed-undeclared"}
+CASTS = [
+    ("f32", "bfloat16"),
+    ("f32", "float16"),
+    ("bf16-2", "float32"),
+    ("f16-2", "float32"),
+    ("f16-2", "bfloat16"),
+    ("mixed-2", "float32"),
+    ("mixed-2", "float16"),
+    ("f32", "float64"),
+]
+KEPT = "conformance.models:WithFloat32Norms"
+
+CASES = [
+    *(
+        Case(f"dty/default-{name}", ("DTY-1", "MAP-1"), f"llama-{name}")
+        for name in ("f16-2", "bf16-2", "mixed-2")
+    ),
+    Case("dty/none", ("DTY-1",), "llama-bf16", options={"dtype": None}),
+    Case("dty/auto", ("DTY-1",), "llama-bf16", options={"dtype": "auto"}),
+    *(
+        Case(f"dty/undeclared-{name}", ("DTY-2",), recipe, options={"dtype": "auto"})
+        for name, recipe in UNDECLARED.items()
+    ),
+    *(
+        Case(
+            f"dty/{source}-as-{dtype}",
+            ("DTY-3", "DTY-7", "INI-1"),
+            f"llama-{source}",
+            options={"dtype": Torch(dtype)},
+        )
+        for source, dtype in CASTS
+    ),
+    *(
+        Case(f"dty/by-name-{dtype}", ("DTY-3",), options={"dtype": dtype})
+        for dtype in ("bfloat16", "float16")
+    ),
+    Case("dty/torch-dtype", ("DTY-4",), options={"torch_dtype": Torch("bfloat16")}),
+    Case("dty/torch-dtype-by-name", ("DTY-4",), options={"torch_dtype": "float16"}),
+    rejected("dty/nonsense", "DTY-5", "bfloat17", options={"dtype": "bfloat17"}),
+    rejected("dty/nonsense-type", "DTY-5", "16", options={"dtype": 16}),
+    rejected("dty/integer", "DTY-6", "int8", options={"dtype": Torch("int8")}),
+    rejected("dty/integer-by-name", "DTY-6", "int64", options={"dtype": "int64"}),
+    Case("dty/buffers-f16", ("DTY-8", "INI-1"), "llama-f16"),
+    Case("dty/buffers-bf16", ("DTY-8", "INI-1"), "llama-bf16"),
+    *(
+        Case(f"dty/kept-{dtype}", ("DTY-9",), model=KEPT, options={"dtype": dtype})
+        for dtype in ("float16", "bfloat16", "float32")
+    ),
+]

@@ -1,0 +1,79 @@
+"""IDX: what the index means."""
+
+from __future__ import annotations
+
+from conformance.case import TWO_SHARDS, Case, rejected
+
+SEVEN_SHARDS = "llama-f32-7"
+
+CASES = [
+    *(Case(f"idx/{n}-shards", ("IDX-1", "MAP-1"), f"llama-f32-{n}") for n in (2, 3, 7)),
+    Case("idx/odd-shard-names", ("IDX-1",), TWO_SHARDS, ("odd-shard-names",)),
+    *(
+        Case(f"idx/stray-duplicate-of-{n}", ("IDX-2",), f"llama-f32-{n}", ("stray-duplicate",))
+        for n in (2, 3)
+    ),
+    *(Case(f"idx/shuffled-{n}", ("IDX-3",), f"llama-f32-{n}", ("shuffled-index",)) for n in (2, 7)),
+    rejected(
+        "idx/not-json",
+        "IDX-4",
+        "model.safetensors.index.json",
+        recipe=TWO_SHARDS,
+        faults=("index-not-json",),
+    ),
+    rejected(
+        "idx/without-metadata",
+        "IDX-5",
+        "index.json",
+        "metadata",
+        recipe=TWO_SHARDS,
+        faults=("index-without-metadata",),
+    ),
+    rejected(
+        "idx/without-weight-map",
+        "IDX-5",
+        "index.json",
+        "weight_map",
+        recipe=TWO_SHARDS,
+        faults=("index-without-weight-map",),
+    ),
+    rejected(
+        "idx/absent-shard-of-2",
+        "IDX-6",
+        "model-00002-of-00002.safetensors",
+        recipe=TWO_SHARDS,
+        faults=("absent-shard",),
+    ),
+    rejected(
+        "idx/absent-shard-of-7",
+        "IDX-6",
+        "model-00007-of-00007.safetensors",
+        recipe=SEVEN_SHARDS,
+        faults=("absent-shard",),
+    ),
+    rejected(
+        "idx/not-json-of-7",
+        "IDX-4",
+        "model.safetensors.index.json",
+        recipe=SEVEN_SHARDS,
+        faults=("index-not-json",),
+    ),
+    rejected(
+        "idx/leads-outside-of-3",
+        "IDX-9",
+        "index.json",
+        "../outside.safetensors",
+        recipe="llama-f32-3",
+        faults=("index-leads-outside",),
+    ),
+    Case("idx/phantom-key", ("IDX-7", "INF-2"), TWO_SHARDS, ("phantom-key",)),
+    Case("idx/unlisted-key", ("IDX-8",), TWO_SHARDS, ("unlisted-key",)),
+    rejected(
+        "idx/leads-outside",
+        "IDX-9",
+        "index.json",
+        "../outside.safetensors",
+        recipe=TWO_SHARDS,
+        faults=("index-leads-outside",),
+    ),
+]

@@ -1,0 +1,53 @@
+"""MIS: missing and mismatched weights."""
+
+from __future__ import annotations
+
+from conformance.case import CLASSIFIER, Case, rejected
+
+TOLERANT = {"ignore_mismatched_sizes": True}
+
+CASES = [
+    *(
+        Case(
+            f"mis/classifier-{name}",
+            ("MIS-1", "MIS-2", "MIS-6"),
+            f"llama-{name}",
+            model=CLASSIFIER,
+        )
+        for name in ("f32", "f16", "bf16")
+    ),
+    *(
+        Case(f"mis/head-{name}", ("MIS-1", "MIS-2", "INF-2"), f"llama-{name}", ("missing-head",))
+        for name in ("f32", "f16-2", "bf16-2")
+    ),
+    Case("mis/inner-weight", ("MIS-1", "MIS-2", "MIS-6", "INF-2"), faults=("missing-key",)),
+    Case("mis/norm", ("MIS-1", "INF-2"), faults=("missing-norm",)),
+    Case(
+        "mis/own-initialisation",
+        ("MIS-1", "MIS-2", "INF-2"),
+        model="conformance.models:WithAdapter",
+    ),
+    Case("mis/generator", ("MIS-3",)),
+    Case("mis/generator-tied", ("MIS-3",), "llama-tied-embedding-3"),
+    rejected("mis/wrong-shape", "MIS-4", "layers.0.mlp.up_proj.weight", faults=("wrong-shape",)),
+    rejected(
+        "mis/wrong-shape-sharded",
+        "MIS-4",
+        "layers.0.mlp.up_proj.weight",
+        recipe="llama-f32-2",
+        faults=("wrong-shape",),
+    ),
+    Case(
+        "mis/wrong-shape-tolerated",
+        ("MIS-5", "INF-5", "MIS-1", "MIS-2"),
+        faults=("wrong-shape",),
+        options=TOLERANT,
+    ),
+    Case(
+        "mis/wrong-shape-tolerated-bf16",
+        ("MIS-5", "INF-5", "MIS-2"),
+        "llama-bf16-2",
+        ("wrong-shape",),
+        options=TOLERANT,
+    ),
+]
