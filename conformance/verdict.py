@@ -1,0 +1,90 @@
+"""Two observations of a case to its verdict: a pure function, so an old run can be judged again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from conformance.case import ACCEPTABLE, INVALID, Case
+from conformance.compare import compare
+from conformance.deviations import deviations, known
+from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Divergence, Observation, Result
+from conformance.spec import clause_for
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Whose verdicts these are."""
+
+    loader: str
+    release: str
+    target: str
+
+
+def verdict(
+    case: Case, expected: Observation, actual: Observation, judged: Judged, rerun: str
+) -> Result:
+    """What `actual` is worth, held against the reference's observation, `expected`."""
+    result = blank(case, judged, rerun)
+    if (unfit := _not_applicable(case, expected)) is not None:
+        return replace(result, status=SKIP, reason=unfit)
+    if (unfit := _reference_fails(case, expected)) is not None:
+        return replace(result, status=ERROR, reason=unfit)
+    divergences = _divergences(case, expected, actual)
+    result = replace(result, divergences=divergences, digest=digest(actual))
+    if not divergences:
+        return result
+    covering = None
+    if judged.loader != "reference":
+        covering = known(divergences, case.id, judged.release, deviations())
+    if covering is None:
+        return replace(result, status=DIVERGE)
+    names = ", ".join(deviation.id for deviation in covering)
+    return replace(result, status=KNOWN, deviation=names, reason=covering[0].reason)
+
+
+def blank(case: Case, judged: Judged, rerun: str) -> Result:
+    """The result of a case before anything is known of it."""
+    return Result(case.id, case.clauses, case.input_class, judged.target, AGREE, rerun=rerun)
+
+
+def _not_applicable(case: Case, expected: Observation) -> str | None:
+    """A checkpoint of the user's may have no model of the class that the case asks for."""
+    exception = expected.exception
+    if exception is not None and case.folder and "UnknownModelClass" in exception["types"]:
+        return str(exception["message"])
+    return None
+
+
+def _reference_fails(case: Case, expected: Observation) -> str | None:
+    """Why there is nothing to judge against: the reference itself breaks a clause."""
+    exception = expected.exception
+    if expected.findings:
+        found = expected.findings[0]
+        return f"the reference breaks {found.clause}: {found}"
+    if (exception is not None) != (case.input_class == INVALID):
+        told = f"{exception['types'][0]}: {exception['message']}" if exception else "no error"
+        return f"the reference, given {case.input_class} input: {told}"
+    if exception is not None:
+        unnamed = [name for name in case.names if name not in exception["message"]]
+        if unnamed or "LoadError" not in exception["types"]:
+            return f"the reference's error {exception} does not name {unnamed}"
+    return None
+
+
+def _divergences(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:
+    found = compare(expected, actual, case.names, case.input_class == ACCEPTABLE)
+    # What an absolute check objects to needs no second mention by comparison.
+    seen = {(d.kind, d.where) for d in actual.findings}
+    differences = [d for d in found if (d.kind, d.where) not in seen]
+    cited = [replace(d, clause=clause_for(d.kind, case.clauses)) for d in differences]
+    return (*actual.findings, *cited)
+
+
+def digest(observation: Observation) -> str:
+    """One word for all that a load left, time and memory aside."""
+    facts: Mapping[str, Any] = asdict(replace(observation, seconds=0.0, peak_bytes=0))
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
