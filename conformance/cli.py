@@ -7,10 +7,18 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from conformance.case import Case
 
 EXIT_ERROR = 2
 EXIT_USAGE = 64
+
+TARGETS = (
+    "a target is `current`, a release such as 4.57.6, requirements joined by commas such as "
+    "transformers==5.0.0,accelerate==1.10.1, or python:PATH; a folder is a checkpoint"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,10 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _UsageError as error:
         print(f"conformance: {plain(error)}", file=sys.stderr)
         return EXIT_USAGE
-    except OSError as error:  # such as an --out that cannot be written
+    except (OSError, _HarnessError) as error:  # such as an --out that cannot be written
         print(f"conformance: {plain(error)}", file=sys.stderr)
         return EXIT_ERROR
     return code
+
+
+class _HarnessError(RuntimeError):
+    """What is needed to reach a verdict cannot be had."""
 
 
 class _UsageError(ValueError):
@@ -51,6 +63,7 @@ def _parser() -> _Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_check(commands.add_parser("check", help="judge a loader against the reference"))
+    _add_compare(commands.add_parser("compare", help="what changes from one release to the next"))
     _add_explain(commands.add_parser("explain", help="the plan of a load; no weight is read"))
     spec = commands.add_parser("spec", help="show the clauses")
     spec.add_argument("clause", nargs="?", metavar="ID")
@@ -77,6 +90,16 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_check)
 
 
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="+", metavar="TARGET|CHECKPOINT", help=TARGETS)
+    parser.add_argument("--case", action="append", default=[], metavar="GLOB")
+    parser.add_argument("--clause", action="append", default=[], metavar="ID")
+    parser.add_argument("--accept", type=Path, metavar="FILE", help="changes to live with")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="the limit of one load")
+    parser.add_argument("--out", type=Path, metavar="DIR")
+    parser.set_defaults(run=_compare)
+
+
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--model", metavar="MODULE:ATTR", help="the model class")
@@ -89,22 +112,54 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from conformance.cases import CASES, own_cases, select
     from conformance.check import check
     from conformance.loaders import UnknownLoader
-    from reference_loader.checkpoint import open_folder
 
-    _known_clauses(options.clause)
-    for path in options.checkpoints:
-        open_folder(path, subfolder="")
-    offered = own_cases(*options.checkpoints) or list(CASES)
-    cases = select(offered, options.case, options.clause)
-    if not cases:
-        raise _UsageError(f"no case matches {options.case + options.clause}")
+    cases = _selected(options.checkpoints, options)
     try:
         return check(cases, options.loader, options.out)
     except UnknownLoader as error:
         raise _UsageError(str(error)) from error
+
+
+def _selected(checkpoints: Sequence[Path], options: argparse.Namespace) -> list[Case]:
+    """The cases of the checkpoints, or of the fixtures, that --case and --clause leave."""
+    from conformance.cases import CASES, own_cases, select
+    from fixtures.tokens import BadToken
+    from reference_loader.checkpoint import open_folder
+
+    _known_clauses(options.clause)
+    for path in checkpoints:
+        open_folder(path, subfolder="")
+    offered = own_cases(*checkpoints) or list(CASES)
+    try:
+        cases = select(offered, options.case, options.clause)
+    except BadToken as error:
+        raise _UsageError(f"--case: {error}") from error
+    if not cases:
+        raise _UsageError(f"no case matches {options.case + options.clause}")
+    return cases
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from conformance.accepted import BadAcceptFile
+    from conformance.remote import LOAD_SECONDS, TargetUnusable
+    from conformance.targets import BadTarget, TargetNotMade
+    from conformance.upgrade import Comparison, compare
+
+    checkpoints = [Path(word) for word in options.words if Path(word).is_dir()]
+    targets = [word for word in options.words if not Path(word).is_dir()]
+    if len(targets) < 2:
+        raise _UsageError(f"compare needs two targets or more, and got {targets}; {TARGETS}")
+    cases = _selected(checkpoints, options)
+    seconds = options.timeout or LOAD_SECONDS
+    asked = Comparison(targets, cases, checkpoints, options.out, options.accept, seconds)
+    try:
+        return compare(asked)
+    except (BadTarget, BadAcceptFile) as error:
+        raise _UsageError(str(error)) from error
+    except (TargetNotMade, TargetUnusable) as error:
+        raise _HarnessError(str(error)) from error
 
 
 def _explain(options: argparse.Namespace) -> int:

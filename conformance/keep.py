@@ -37,9 +37,11 @@ def run_folder(out: Path | None, target: str) -> Path:
 
 
 @contextmanager
-def recording(folder: Path, header: Mapping[str, Any]) -> Iterator[Recorder]:
+def recording(
+    folder: Path, header: Mapping[str, Any], counted: str = "result"
+) -> Iterator[Recorder]:
     """A recorder on `report.jsonl`, its header written; the footer is the caller's to write."""
     with (folder / "report.jsonl").open("w", encoding="utf-8") as file:
-        recorder = Recorder(file)
+        recorder = Recorder(file, counted)
         recorder.header(**header, started=now())
         yield recorder

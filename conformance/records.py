@@ -27,7 +27,9 @@ class Observation:
         config, generation_config: as dicts.
         device_map: `hf_device_map`, if the model has one.
         outputs: output name to the facts of a tensor, or a list of tokens.
+        accuracy: how close the logits are to float64, as `accuracy.accuracy` says; or None.
         state: what belongs to the process, before and after.
+        asked: what the Hub was asked for: file to bytes of its content that were sent.
         findings: what the absolute checks object to, as divergences.
         seconds: wall time of the load.
         peak_bytes: how far the load raised the process's peak of resident memory.
@@ -41,10 +43,18 @@ class Observation:
     generation_config: Mapping[str, Any] | None = None
     device_map: Mapping[str, str] | None = None
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] | None = None
     state: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    asked: Mapping[str, int] = field(default_factory=dict)
     findings: tuple[Divergence, ...] = ()
     seconds: float = 0.0
     peak_bytes: int = 0
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Observation:
+        """An observation that was written as JSON."""
+        findings = tuple(Divergence(**found) for found in record["findings"])
+        return cls(**{**record, "findings": findings})
 
 
 @dataclass(frozen=True)
@@ -84,10 +94,12 @@ class Result:
 
 
 class Recorder:
-    """Writes `report.jsonl`: header, a line a result, footer; without footer it is truncated."""
+    """Writes `report.jsonl`: header, a line a record, footer; without footer it is truncated."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, counted: str = "result") -> None:
+        """Args: the file, and what the footer's summary counts: "result" or "change"."""
         self._file = file
+        self._counted = {"result": "status", "change": "change"}[counted]
         self._count: Counter[str] = Counter()
 
     def header(self, **fields: Any) -> None:
@@ -96,8 +108,13 @@ class Recorder:
 
     def result(self, result: Result) -> None:
         """One verdict, written out at once."""
-        self._count[result.status] += 1
-        self._line(result.record())
+        self.record(result.record())
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """One line of any kind."""
+        if self._counted in record:
+            self._count[record[self._counted]] += 1
+        self._line(record)
 
     def footer(self, exit_code: int, finished: str) -> None:
         """The end of a whole report."""

@@ -15,6 +15,10 @@ from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Divergence, 
 from conformance.spec import clause_for
 
 
+# What the reference may raise: an error of its own, or one of a model class of ours (STA-6).
+OURS = frozenset({"LoadError", "OwnError"})
+
+
 @dataclass(frozen=True)
 class Judged:
     """Whose verdicts these are."""
@@ -70,7 +74,7 @@ def _reference_fails(case: Case, expected: Observation) -> str | None:
         return f"the reference, given {case.input_class} input: {told}"
     if exception is not None:
         unnamed = [name for name in case.names if name not in exception["message"]]
-        if unnamed or "LoadError" not in exception["types"]:
+        if unnamed or not OURS & set(exception["types"]):
             return f"the reference's error {exception} does not name {unnamed}"
     return None
 
@@ -80,7 +84,7 @@ def _divergences(case: Case, expected: Observation, actual: Observation) -> tupl
     # What an absolute check objects to needs no second mention by comparison.
     seen = {(d.kind, d.where) for d in actual.findings}
     differences = [d for d in found if (d.kind, d.where) not in seen]
-    cited = [replace(d, clause=clause_for(d.kind, case.clauses)) for d in differences]
+    cited = [replace(d, clause=clause_for(d.kind, case.clauses, d.where)) for d in differences]
     return (*actual.findings, *cited)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
+import rich.progress
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, TextColumn, track
 from rich.table import Table
 from rich.text import Text
 
@@ -39,6 +41,41 @@ def progress(items: Iterable[T], total: int) -> Iterator[T]:
     yield from track(
         items, "Judging", total, console=screen, transient=True, disable=not screen.is_terminal
     )
+
+
+class Progress:
+    """A bar a target on stderr; nothing where that is no terminal."""
+
+    def __init__(self, bars: rich.progress.Progress) -> None:
+        self._bars = bars
+
+    def tell(self, text: str) -> None:
+        """What takes long and has no steps."""
+        self._bars.console.print(Text(plain(text)))
+
+    def task(self, name: str, total: int) -> Callable[[str], None]:
+        """A bar of `total` steps; call what is returned with the name of each step as it begins."""
+        task = self._bars.add_task(plain(name), total=total, step="")
+        begun = -1
+
+        def advance(step: str) -> None:
+            nonlocal begun
+            begun += 1
+            self._bars.update(task, completed=begun, step=plain(step, 40))
+
+        return advance
+
+
+@contextmanager
+def watching() -> Iterator[Progress]:
+    """Bars while the block runs."""
+    screen = console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[step]}"))
+    bars = rich.progress.Progress(
+        *columns, console=screen, transient=True, disable=not screen.is_terminal
+    )
+    with bars:
+        yield Progress(bars)
 
 
 def show(results: Sequence[Result], stale: Sequence[str], foot: str) -> None:

@@ -45,6 +45,7 @@ class Clause:
         source: where it comes from.
         kinds: the kinds of divergence that break it.
         general: the kinds it answers for in every case, also in one that does not cite it.
+        places: where divergences of its kinds are its own, whatever a case cites.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Clause:
     source: str
     kinds: tuple[str, ...]
     general: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
     @property
     def stage(self) -> str:
@@ -73,8 +75,11 @@ def clauses() -> Mapping[str, Clause]:
     return found
 
 
-def clause_for(kind: str, cited: tuple[str, ...]) -> str:
-    """The clause that a divergence of `kind` breaks in a case that cites `cited`."""
+def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
+    """The clause that a divergence of `kind` at `where` breaks in a case that cites `cited`."""
+    for clause in clauses().values():
+        if where in clause.places and kind in clause.kinds:
+            return clause.id
     for identifier in cited:
         if kind in clauses()[identifier].kinds:
             return identifier
