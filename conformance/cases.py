@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Iterable
 from pathlib import Path
 
+from conformance import drawn
 from conformance.case import Case, Torch
 from conformance.tables import cfg, dty, fmt, idx, inf, ini, map, mis, off, out, plc, res, sta, tie
 
@@ -15,11 +16,18 @@ CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES
 
 
 def select(cases: Iterable[Case], patterns: Iterable[str], clauses: Iterable[str]) -> list[Case]:
-    """The cases whose id matches one of the globs and that cite one of the clauses, if given."""
-    patterns, wanted = list(patterns), set(clauses)
+    """The cases whose id matches one of the globs and that cite one of the clauses, if given.
+
+    A pattern that begins with `drawn/` is no glob but the id of a case that no table holds.
+
+    Raises:
+        BadToken: see `drawn.load_of`.
+    """
+    patterns, wanted = list(dict.fromkeys(patterns)), set(clauses)
+    own = [drawn.case_of(each) for each in patterns if each.startswith(drawn.PREFIX)]
     return [
         case
-        for case in cases
+        for case in (*cases, *own)
         if (not patterns or any(fnmatch.fnmatchcase(case.id, glob) for glob in patterns))
         and (not wanted or wanted & set(case.clauses))
     ]

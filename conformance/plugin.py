@@ -55,6 +55,7 @@ class Cases(pytest.File):
         from conformance.cases import CASES, own_cases, select
         from conformance.loaders import UnknownLoader, find
         from conformance.spec import clauses
+        from fixtures.tokens import BadToken
 
         option = self.config.getoption
         unknown = set(option("--conformance-clause")) - clauses().keys()
@@ -66,7 +67,10 @@ class Cases(pytest.File):
             raise pytest.UsageError(str(error)) from error
         folders = [Path(folder) for folder in option("--conformance-checkpoint")]
         offered = own_cases(*folders) or list(CASES)
-        chosen = select(offered, option("--conformance-case"), option("--conformance-clause"))
+        try:
+            chosen = select(offered, option("--conformance-case"), option("--conformance-clause"))
+        except BadToken as error:
+            raise pytest.UsageError(f"--conformance-case: {error}") from error
         for case in chosen:
             yield CaseItem.from_parent(self, name=case.id, case=case)
 

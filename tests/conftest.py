@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 from torch.nn.modules import module as torch_module
 
@@ -21,6 +22,19 @@ from fixtures.files import write_safetensors
 from fixtures.write import digest, materialise
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
+
+# How much a random test draws that does not say it itself; either way the same in every run.
+settings.register_profile(
+    "default",
+    max_examples=50,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("nightly", settings.get_profile("default"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")

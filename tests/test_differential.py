@@ -1,46 +1,39 @@
 """Checkpoints and loads that nobody thought of: stock and the reference must leave the same.
 
 `HYPOTHESIS_PROFILE=nightly` draws 1,000 of them instead of 50, either way the same in every run. A
-failure shrinks, and what is left of it is kept in a folder with a script that loads it again.
+failure shrinks, and what is left of it is a case: the line that reruns it is printed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from conformance.case import BASE, CAUSAL, CLASSIFIER, INVALID, VALID, Case, Torch
+from conformance.case import BASE, CAUSAL, CLASSIFIER, Torch
 from conformance.compare import compare
 from conformance.deviations import deviations
+from conformance.drawn import Load, case_of, load_of
 from conformance.loaders import Loader, reference, stock
-from conformance.mutants import MUTANTS
+from conformance.loaders import find as find_loader
 from conformance.observe import observe
-from conformance.records import Divergence, Observation
-from conformance.run import open_session
-from fixtures.random_checkpoints import Drawn, Stored, whole
-
-DEFAULT = settings(
-    max_examples=50,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-PROFILES = {"default": DEFAULT, "nightly": settings(DEFAULT, max_examples=1000)}
-# The flag works too, wherever a conftest has registered a profile of that name.
-PROFILE = PROFILES.get(
-    os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name()), DEFAULT
-)
+from conformance.records import Divergence, Observation, read_report
+from conformance.run import Session, open_session, rerun
+from fixtures.random_checkpoints import DRAWN, Drawn, Stored, whole
+from fixtures.write import digest, materialise
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 ARCHITECTURES = {
@@ -86,42 +79,6 @@ DTYPES: tuple[Mapping[str, Any], ...] = (
     {"torch_dtype": "float16"},
     {"torch_dtype": "auto"},
 )
-
-
-@dataclass(frozen=True)
-class Load:
-    """A checkpoint, the class it is loaded into, and the options."""
-
-    drawn: Drawn
-    model: str = CAUSAL
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def case(self, folder: Path, input_class: str = VALID) -> Case:
-        """As the suite takes it."""
-        return Case(
-            "own/drawn/as-drawn",
-            ("INF-1",),  # one without a check of its own: those suppose a good checkpoint
-            "",
-            model=self.model,
-            options=dict(self.options),
-            input_class=input_class,
-            folder=folder,
-        )
-
-    @property
-    def tied(self) -> bool:
-        """Whether the model that is loaded ties its embedding and its head."""
-        flags = dict(self.drawn.fields) | dict(self.options)
-        named = self.drawn.fields["architectures"] == ["LlamaForCausalLM"]
-        return bool(flags["tie_word_embeddings"]) and (
-            self.model == CAUSAL or (self.model == "" and named)
-        )
-
-    def stored(self, name: str) -> Stored | None:
-        """What the checkpoint holds for a parameter of the causal model, under whatever prefix."""
-        last = name.removeprefix("model.")
-        held = [s for shard in self.drawn.shards for s in shard]
-        return next((s for s in held if s.key == last or s.key.endswith(f".{last}")), None)
 
 
 # --- what is drawn ---
@@ -219,6 +176,22 @@ def loads(draw: Any) -> Load:
 # --- what is known ---
 
 
+def ties(load: Load) -> bool:
+    """Whether the model that is loaded ties its embedding and its head."""
+    flags = dict(load.drawn.fields) | dict(load.options)
+    named = load.drawn.fields["architectures"] == ["LlamaForCausalLM"]
+    return bool(flags["tie_word_embeddings"]) and (
+        load.model == CAUSAL or (load.model == "" and named)
+    )
+
+
+def held(load: Load, name: str) -> Stored | None:
+    """What the checkpoint holds for a parameter of the causal model, under whatever prefix."""
+    last = name.removeprefix("model.")
+    stored = [s for shard in load.drawn.shards for s in shard]
+    return next((s for s in stored if s.key == last or s.key.endswith(f".{last}")), None)
+
+
 @dataclass(frozen=True)
 class Pair:
     """What the reference and the judged loader left of one load."""
@@ -236,7 +209,7 @@ class Pair:
             for name in ("missing_keys", "mismatched_keys")
             for entry in (info or {}).get(name, {}).get("values", ())
         ]
-        return {*entries, *((EMBEDDING, HEAD) if self.load.tied else ())}
+        return {*entries, *((EMBEDDING, HEAD) if ties(self.load) else ())}
 
 
 def rng_after_a_mismatch(pair: Pair, found: Divergence) -> bool:
@@ -259,12 +232,12 @@ def nothing_matches(pair: Pair, found: Divergence) -> bool:
 
 def head_only(pair: Pair, found: Divergence) -> bool:
     """Deviation tied-embedding-initialised: the generator moves, so all that is fresh differs."""
-    head = pair.load.stored(HEAD)
+    stored = held(pair.load, HEAD)
     return (
-        pair.load.tied
-        and pair.load.stored(EMBEDDING) is None
-        and head is not None
-        and head.shape == (16, 8)
+        ties(pair.load)
+        and held(pair.load, EMBEDDING) is None
+        and stored is not None
+        and stored.shape == (16, 8)
         and initialised_otherwise(pair, found)
     )
 
@@ -275,8 +248,8 @@ def mismatched_tie(pair: Pair, found: Divergence) -> bool:
     By TIE-2 and MIS-5 it is as if it were not stored. Stock takes it for stored: it keeps the other
     apart, leaves both on meta, or ends in a NotImplementedError from comparing a meta tensor.
     """
-    partners = [pair.load.stored(name) for name in (EMBEDDING, HEAD)]
-    if not pair.load.tied or all(s is None or s.shape == (16, 8) for s in partners):
+    partners = [held(pair.load, name) for name in (EMBEDDING, HEAD)]
+    if not ties(pair.load) or all(s is None or s.shape == (16, 8) for s in partners):
         return False
     failure = pair.actual.exception
     if failure is not None:
@@ -316,56 +289,34 @@ def warm() -> None:
 
 def differences(load: Load, folder: Path, loader: Loader) -> tuple[Pair, list[Divergence]]:
     """What the loader left and the reference did not, less what is known."""
-    case = load.case(load.drawn.write(folder))
+    case = replace(load.case(), folder=load.drawn.write(folder))
     expected, actual = (observe(case, each).observation for each in (reference, loader))
     assert expected.findings == (), f"the reference breaks a clause: {expected.findings}"
     error = expected.exception
     assert error is None or "LoadError" in error["types"], f"the reference fails: {error}"
-    pair = Pair(load, expected, actual)
-    return pair, compare(expected, actual)
+    load = replace(load, refused=error is not None)
+    return Pair(load, expected, actual), compare(expected, actual)
 
 
-def hold_against_the_reference(load: Load, loader: Loader, kept: Path) -> None:
-    """Fail on a difference that is not known, and keep the checkpoint."""
+def hold_against_the_reference(load: Load, loader: str) -> None:
+    """Fail on a difference that is not known."""
     with tempfile.TemporaryDirectory() as folder:
-        pair, found = differences(load, Path(folder) / "checkpoint", loader)
+        pair, found = differences(load, Path(folder) / "checkpoint", find_loader(loader))
     unknown = [d for d in found if not any(excuse(pair, d) for excuse in KNOWN)]
     if unknown:
-        raise AssertionError(report(pair, unknown, kept))
+        raise AssertionError(report(pair.load, unknown, loader))
 
 
-RERUN = """\
-# One load under both loaders: python {script}
-from pathlib import Path
-
-from conformance.case import Case, Torch
-from conformance.run import judge, open_session
-
-case = {case}
-result = judge(case, open_session("stock"))
-print(result.status, result.reason)
-for found in result.divergences:
-    print(found)
-"""
-
-
-def report(pair: Pair, unknown: list[Divergence], kept: Path) -> str:
-    """The text of a failure; what it speaks of is written into `kept`, over an earlier one's."""
-    kept.mkdir(parents=True, exist_ok=True)
-    for old in kept.glob("checkpoint/*"):
-        old.unlink()
-    folder, script = pair.load.drawn.write(kept / "checkpoint"), kept / "rerun.py"
-    case = repr(pair.load.case(folder, INVALID if pair.expected.exception else VALID))
-    script.write_text(RERUN.format(script=script, case=case.replace("PosixPath(", "Path(")))
+def report(load: Load, unknown: list[Divergence], loader: str) -> str:
+    """The text of a failure."""
+    session = Session(loader, find_loader(loader), version("transformers"))
     lines = [f"{d.kind} {d.where}: expected {d.expected}, actual {d.actual}" for d in unknown]
     return "\n".join(
         [
             "The loader leaves what the reference does not:",
             *(f"  {line}" for line in lines),
-            f"Loaded into {pair.load.model or 'the class of the config'} with {pair.load.options}.",
-            f"This load again: python {script}",
-            f"The checkpoint in all forms: conformance check {folder}",
-            f"Written by: {pair.load.drawn!r}.write(folder)",
+            f"Loaded into {load.model or 'the class of the config'} with {load.options}.",
+            f"rerun: {rerun(load.case(), session)}",
         ]
     )
 
@@ -373,47 +324,69 @@ def report(pair: Pair, unknown: list[Divergence], kept: Path) -> str:
 # --- the tests ---
 
 
-@PROFILE
 @given(load=loads())
-def test_any_checkpoint(load: Load, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_checkpoint(load: Load) -> None:
     """MAP, DTY, TIE, MIS, INF, STA: stock and the reference leave the same, or what is known."""
-    kept = tmp_path_factory.getbasetemp() / "differential"
-    hold_against_the_reference(load, stock, kept)
+    hold_against_the_reference(load, "stock")
 
 
-FEW = settings(DEFAULT, max_examples=25, phases=[Phase.generate])
+def counterexample(mutant: str, *phases: Phase) -> str:
+    """The text with which a mutant is found out, in 25 examples."""
+
+    @settings(max_examples=25, phases=phases)
+    @given(load=loads())
+    def any_checkpoint(load: Load) -> None:
+        hold_against_the_reference(load, f"conformance.mutants:{mutant}")
+
+    with pytest.raises(AssertionError) as caught:
+        any_checkpoint()
+    return str(caught.value)
+
+
+RERUN = re.compile(r"rerun: (conformance check --case (drawn/[\w-]+) --loader \S+)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["one_ulp_off", "lost_tie", "swallowed_missing_key"])
-def test_a_mutant_is_found(name: str, tmp_path: Path) -> None:
-    """In few examples, so that the fifty say something; and what was found can be run again."""
-
-    @FEW
-    @given(load=loads())
-    def any_checkpoint(load: Load) -> None:
-        hold_against_the_reference(load, MUTANTS[name].loader, tmp_path / "kept")
-
-    with pytest.raises(AssertionError, match="conformance check") as caught:
-        any_checkpoint()
-    folder, script = tmp_path / "kept/checkpoint", tmp_path / "kept/rerun.py"
-    assert f"conformance check {folder}" in str(caught.value)
-    assert str(script) in str(caught.value)
-    assert (folder / "config.json").is_file()
-    assert list(folder.glob("*.safetensors"))
-    compile(script.read_text(), script, "exec")
+def test_a_mutant_is_found(name: str) -> None:
+    """In few examples, so that the fifty say something."""
+    assert RERUN.search(counterexample(name, Phase.generate))
 
 
-def test_what_is_kept_can_be_loaded_again(tmp_path: Path) -> None:
-    """The text of a failure is the checkpoint: whoever has it can write the files again."""
-    load = find(loads(), lambda load: len(load.drawn.shards) == 2, settings=DEFAULT)
-    again = eval(repr(load))
-    assert again == load
-    first, second = (
-        each.drawn.write(tmp_path / name) for each, name in ((load, "a"), (again, "b"))
+def test_a_counterexample_is_rerun_by_the_line_printed(tmp_path: Path) -> None:
+    """Shrunk, in a process and with a cache that know nothing of it: the same divergence."""
+    told = counterexample("one_ulp_off", Phase.generate, Phase.shrink)
+    (found,) = RERUN.finditer(told)
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(found[1]), "--out", str(tmp_path)],
+        env=os.environ | {"FROM_PRETRAINED_CONFORMANCE_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    names = sorted(path.name for path in first.iterdir())
-    assert names == sorted(path.name for path in second.iterdir())
-    assert all((first / n).read_bytes() == (second / n).read_bytes() for n in names)
+    assert (done.returncode, done.stderr) == (1, "")
+    (result,) = [r for r in read_report(tmp_path / "report.jsonl") if r["record"] == "result"]
+    assert result["case"] == found[2]
+    assert f"rerun: {found[1]}\n" in done.stdout
+    divergences = [f"  {d['kind']} {d['where']}: " for d in result["divergences"]]
+    assert divergences
+    assert all(each in told for each in divergences)
+
+
+@given(load=loads(), refused=st.booleans())
+def test_an_id_is_the_load(load: Load, refused: bool) -> None:
+    """Whoever has it can write the same files again, and load them so."""
+    load = replace(load, refused=refused)
+    case = load.case()
+    assert load_of(case.id) == load
+    assert case_of(case.id) == case
+    assert Drawn.of_token(case.recipe.removeprefix(DRAWN)) == load.drawn
+
+
+def test_the_files_of_an_id_are_those_that_were_drawn(tmp_path: Path) -> None:
+    """By the cache that every recipe goes through."""
+    load = find(loads(), lambda load: len(load.drawn.shards) == 2)
+    written = materialise(load.case().recipe, root=tmp_path / "cache")
+    assert digest(written) == digest(load.drawn.write(tmp_path / "drawn"))
 
 
 def test_a_failure_shrinks() -> None:
@@ -423,13 +396,32 @@ def test_a_failure_shrinks() -> None:
         lambda load: (
             any(s.dtype == "float16" for s in load.drawn.shards[-1]) and len(load.drawn.shards) > 1
         ),
-        settings=settings(DEFAULT, max_examples=500),
+        settings=settings(max_examples=500),
     )
     keys_in_order = [s.key for shard in load.drawn.shards for s in shard]
     own = whole(1, 2, *load.drawn.fields["architectures"])  # type: ignore[misc]
     assert (load.model, load.drawn.layers, len(load.drawn.shards)) == (CAUSAL, 1, 2)
     assert load.options == {"ignore_mismatched_sizes": True}
     assert keys_in_order == [key for key in own if key in keys_in_order]
+    assert len(load.case().id) < 200
+
+
+@pytest.mark.parametrize(
+    ("profile", "examples"), [({}, 50), ({"HYPOTHESIS_PROFILE": "nightly"}, 1000)]
+)
+def test_the_environment_says_how_much_is_drawn(profile: dict[str, str], examples: int) -> None:
+    """As `make test` and `make test-nightly` do; nothing else of the settings changes."""
+    told = "import conftest, hypothesis; print(hypothesis.settings().max_examples)"
+    environment = {k: v for k, v in os.environ.items() if k != "HYPOTHESIS_PROFILE"} | profile
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        cwd=Path(__file__).parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) == examples
 
 
 EXCUSED: dict[Callable[[Pair, Divergence], bool], list[tuple[dict[str, Any], dict[str, Any]]]] = {
