@@ -9,6 +9,9 @@ TORCH := torch==2.13.0
 # Older releases that CI judges beside the installed one; each gets an environment that shares torch.
 RELEASES := 4.47.1 4.57.6 5.0.0
 
+# The 5.x nearest to the installed one that is not it: every family is saved and loaded by it too.
+FAMILY_RELEASE := 5.22.2
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
@@ -16,7 +19,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check test test-releases lint format docs docs-check constraints clean
+.PHONY: check test test-nightly test-releases lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
@@ -24,10 +27,14 @@ check: $(STAMP)  ## judge the installed transformers against the reference
 test: lint docs-check  ## lint, types, freshness of the docs, then every test
 	$(BIN)/python -m pytest -o strict=true $(ARGS)
 
-test-releases: $(RELEASES:%=$(VENV)-releases/%/.made)  ## judge the older releases: exit 1 on news
+test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50; some minutes
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true tests/test_differential.py $(ARGS)
+
+test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEASE))  ## judge the older releases: exit 1 on news
 	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \
 	  $(VENV)-releases/$$release/bin/python -m conformance check --out runs/releases/$$release $(ARGS) \
 	  > $$log 2>&1 && tail -n 1 $$log || { code=$$?; cat $$log; exit $$code; }; done
+	@$(VENV)-releases/$(FAMILY_RELEASE)/bin/python -m pytest -q tests/test_families.py
 
 # What the release needs lies in its own environment and wins; all else is that of $(VENV).
 $(VENV)-releases/%/.made: $(STAMP)
