@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from conformance.accuracy import accuracy
 from conformance.cases import CASES, own_cases
+from conformance.drawn import case_of
 from conformance.loaders import find
 from conformance.observe import observe, quiet
 from conformance.run import header, open_session
@@ -30,7 +31,8 @@ def main(arguments: list[str]) -> int:
         _say(answers, {"ready": header(session) | {"release": session.release}})
         cases = {case.id: case for case in [*CASES, *own_cases(*map(Path, folders))]}
         for request in _requests():
-            loaded = observe(cases[request["case"]], find(request["loader"]))
+            case = cases.get(request["case"]) or case_of(request["case"])
+            loaded = observe(case, find(request["loader"]))
             with quiet():
                 observation = replace(loaded.observation, accuracy=accuracy(loaded.model))
             _say(answers, {"observation": asdict(observation)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def test_what_the_reference_does_not_do_as_the_id_says_is_no_verdict(
     load = Load(Drawn((WHOLE,), FIELDS), refused=True).case()
 
     assert cli.main(["check", "--case", load.id, "--out", str(tmp_path)]) == 2
+
+
+def test_an_id_is_loaded_in_each_environment_of_a_comparison(tmp_path: Path) -> None:
+    targets = ("current", f"python:{sys.executable}")
+
+    assert cli.main(["compare", *targets, "--case", GOOD.id, "--out", str(tmp_path)]) == 0
+
+    records = read_report(tmp_path / "report.jsonl")
+    changes = [(r["case"], r["change"]) for r in records if r["record"] == "change"]
+    assert changes == [(GOOD.id, "unchanged")]
 
 
 def test_an_id_is_taken_once_and_only_with_a_clause_it_cites() -> None:
