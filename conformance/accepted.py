@@ -72,8 +72,8 @@ def _entry(path: Path, number: int, entry: dict[str, Any]) -> Accept:
         told = [f"lacks {name}" for name in sorted(missing)]
         told += [f"has the unknown field {name}" for name in sorted(unknown)]
         raise BadAcceptFile(f"{path}: [[accept]] number {number} {', '.join(told)}")
-    lists = {name: tuple(entry[name]) for name in ("kinds", "where") if name in entry}
-    return Accept(**{**entry, **lists})
+    lists = {name: tuple(entry.get(name, ())) for name in ("kinds", "where")}
+    return Accept(entry["case"], entry["reason"], entry.get("clause", ""), **lists)
 
 
 def accept(changes: Iterable[Change], entries: Sequence[Accept]) -> list[Change]:
@@ -85,10 +85,10 @@ def _accepted(change: Change, entries: Sequence[Accept]) -> Change:
     if change.change not in (REGRESSED, CHANGED):
         return change
     covering = [_covering(change, divergence, entries) for divergence in change.divergences]
-    reasons = dict.fromkeys(entry.reason for entry in covering if entry is not None)
-    return (
-        change if None in covering or not reasons else replace(change, accepted="; ".join(reasons))
-    )
+    reasons = [entry.reason for entry in covering if entry is not None]
+    if not reasons or len(reasons) < len(covering):
+        return change
+    return replace(change, accepted="; ".join(sorted(set(reasons))))
 
 
 def _covering(change: Change, divergence: Divergence, entries: Sequence[Accept]) -> Accept | None:

@@ -50,7 +50,7 @@ class Probe:
     ) -> None:
         """Args: the interpreter, the folder of `our_packages`, what `probe.main` takes, a limit."""
         arguments = [loader, *(str(path.resolve()) for path in checkpoints)]
-        self._command = [str(python), "-m", "conformance.probe", *arguments]
+        self._command = [str(python), "-P", "-m", "conformance.probe", *arguments]
         self._environment = {**os.environ, "PYTHONPATH": str(ours), "PYTHONNOUSERSITE": "1"}
         self._seconds = seconds
         self._process: _Process | None = None

@@ -16,7 +16,7 @@ from conformance.case import Case
 from conformance.cases import CASES
 from conformance.loaders import Loader, find, reference
 from conformance.observe import observe, warm_up
-from conformance.records import DIVERGE, ERROR, Result
+from conformance.records import DIVERGE, ERROR, Observation, Result
 from conformance.verdict import Judged, blank, verdict
 
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "huggingface_hub")
@@ -66,7 +66,7 @@ def judge(case: Case, session: Session) -> Result:
     started = time.perf_counter()
     line = rerun(case, session)
     try:
-        expected = observe(case, reference).observation  # one model at a time in memory
+        expected = _expected(case)
         judged = observe(case, session.loader)
     except Exception as cause:
         reason = f"{type(cause).__name__}: {cause}"
@@ -77,6 +77,11 @@ def judge(case: Case, session: Session) -> Result:
             explained = diagnose.explain(case, result.divergences, judged.model)
             result = replace(result, divergences=explained)
     return replace(result, seconds=round(time.perf_counter() - started, 4))
+
+
+def _expected(case: Case) -> Observation:
+    """What the reference leaves; the model itself is let go, to hold one at a time."""
+    return observe(case, reference).observation
 
 
 def rerun(case: Case, session: Session) -> str:

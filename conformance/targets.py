@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
@@ -135,7 +136,7 @@ def environments() -> Path:
 
 def _key(target: Target) -> str:
     """What the environment holds, in a word: another Python or another torch is another one."""
-    holds = [target.requirements, sys.version, sys.base_prefix]
+    holds: list[Any] = [target.requirements, sys.version, sys.base_prefix]
     holds.append(_companions() if target.brings_torch else [_purelib(), _version("torch")])
     readable = re.sub(r"[^A-Za-z0-9.+-]", "-", ",".join(target.requirements).replace("==", "-"))
     return f"{readable[:80]}-{hashlib.sha256(json.dumps(holds).encode()).hexdigest()[:12]}"

@@ -13,7 +13,7 @@ from conformance import run
 from conformance.case import Case
 from conformance.cases import CASES
 from conformance.loaders import Loader, find
-from conformance.observe import Loaded
+from conformance.records import Observation
 from conformance.run import Session
 
 
@@ -27,9 +27,9 @@ def session() -> Session:
 def remembered() -> Iterator[None]:
     """What the reference leaves is plain data and the same every time: taken once for each case."""
     observe_reference = run._expected
-    kept: dict[str, Loaded] = {}
+    kept: dict[str, Observation] = {}
 
-    def expected(case: Case) -> Loaded:
+    def expected(case: Case) -> Observation:
         if case.folder is not None or case not in CASES:
             return observe_reference(case)
         if case.id not in kept:

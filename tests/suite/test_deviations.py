@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conformance import check as check_module
-from conformance import run
+from conformance import verdict
 from conformance.case import Case
 from conformance.deviations import Deviation, known, stale
 from conformance.mutants import MUTANTS
@@ -181,7 +181,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def put(*entries: Deviation) -> None:
         monkeypatch.setattr(check_module, "deviations", lambda: entries)
-        monkeypatch.setattr(run, "deviations", lambda: entries)
+        monkeypatch.setattr(verdict, "deviations", lambda: entries)
 
     return put
 
