@@ -89,6 +89,14 @@ def _divergences(case: Case, expected: Observation, actual: Observation) -> tupl
 
 
 def digest(observation: Observation) -> str:
-    """One word for all that a load left, time and memory aside."""
-    facts: Mapping[str, Any] = asdict(replace(observation, seconds=0.0, peak_bytes=0))
+    """One word for all that a load left; time, memory and what the process was like before aside."""
+    plain = replace(observation, seconds=0.0, peak_bytes=0, state=_changed(observation))
+    facts: Mapping[str, Any] = asdict(plain)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _changed(observation: Observation) -> dict[str, dict[str, Any]]:
+    """Of the process's state what the load changed, and where it left the generator."""
+    before, after = (observation.state.get(when, {}) for when in ("before", "after"))
+    names = [name for name in after if before.get(name) != after[name]]
+    return {"changed": dict.fromkeys(sorted(names)), "after": {"rng": after.get("rng")}}
