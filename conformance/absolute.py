@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from conformance.case import VALID, Case
 from conformance.fingerprint import fingerprint
 from conformance.outputs import example_inputs, observe_outputs
 from conformance.records import Divergence, Observation
+from fixtures.write import materialise
 from reference_loader import from_pretrained
 from reference_loader.llama import Llama, rope_frequencies
 
@@ -26,6 +28,9 @@ Check = Callable[[Case, Path, Any, Observation], Iterable[Divergence]]
 
 # OUT-2: machine epsilons of the model's dtype, relative to the largest logit.
 EPSILONS = 64
+
+# RES-14 to RES-18: options that a load from a folder has no use for.
+OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
 def check(case: Case, source: Path, model: Any, observation: Observation) -> Iterator[Divergence]:
@@ -205,6 +210,42 @@ def _as_in_memory(
         yield from _unless_equal("output", name, facts, observation.outputs.get(name, "absent"))
 
 
+def _as_from_folder(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """RES-14 to RES-18: the values of the load from the folder that was published."""
+    options = {name: value for name, value in case.options.items() if name not in OF_THE_HUB}
+    if case.hub is not None and case.hub.config:
+        options["config"] = materialise(case.hub.config)
+    from_folder = from_pretrained(source, model_class=case.model_class(), **options)
+    for name, tensor in from_folder.state_dict().items():
+        found = observation.tensors.get(name, {}).get("fingerprint", "absent")
+        yield from _unless_equal("values", name, fingerprint(tensor), found)
+
+
+def _from_cache(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """RES-16: as RES-14, and of a file in the cache nothing is sent, but for `force_download`."""
+    yield from _as_from_folder(case, source, model, observation)
+    assert case.hub is not None
+    forced, silent = case.options.get("force_download"), case.hub.offline
+    for name, sent in observation.asked.items():
+        if silent or case.options.get("local_files_only"):
+            yield Divergence("state", name, "not asked for", f"asked for, {sent} bytes sent")
+        elif not forced and (source / name).is_file() and _matches(name, case.hub.cached):
+            yield from _unless_equal("state", name, "0 bytes sent", f"{sent} bytes sent")
+    for path in _weight_files(source) if forced else ():
+        found = observation.asked.get(path.name, 0)
+        yield from _unless_equal(
+            "state", path.name, f"{path.stat().st_size} bytes sent", f"{found} bytes sent"
+        )
+
+
+def _matches(name: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
 def _evaluation(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
@@ -231,6 +272,8 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("TIE-1", "TIE-2", "TIE-3", "TIE-7"), _one_storage),
     **dict.fromkeys(("TIE-4", "TIE-5", "TIE-6"), _two_storages),
     **dict.fromkeys(("OFF-1", "OFF-2", "OFF-3", "OFF-4"), _as_in_memory),
+    **dict.fromkeys(("RES-14", "RES-15", "RES-18"), _as_from_folder),
+    "RES-16": _from_cache,
     "INF-1": _containers,
     "OUT-2": _true_outputs,
     "OUT-4": _evaluation,

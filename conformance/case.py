@@ -41,6 +41,76 @@ class EmptyFolder:
 
 
 @dataclass(frozen=True)
+class CommitId:
+    """The id of the commit that the checkpoint is on the Hub, as a load option."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What the Hub fails to deliver.
+
+    Attributes:
+        path: a glob of the paths that fail.
+        status: what is answered.
+        cut: bytes of the content after which the connection breaks; None to answer `status`.
+        times: how often.
+    """
+
+    path: str
+    status: int = 503
+    cut: int | None = None
+    times: int = 1000
+
+
+@dataclass(frozen=True)
+class Push:
+    """A recipe pushed to `main` while a load is going on.
+
+    Attributes:
+        recipe: what is pushed.
+        before: a glob of the paths that the Hub answers with it as soon as one is asked for.
+        after: a glob of the paths after whose content it is pushed.
+    """
+
+    recipe: str
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class OnHub:
+    """The checkpoint is a repository on a Hub, and this is what happens there.
+
+    Attributes:
+        repository: its id, which is what the loader is given.
+        branch: where the checkpoint is pushed to.
+        tag: a name for its commit.
+        newer: a recipe that is pushed to `main` before the load, and not in the cache.
+        push: what is pushed to `main` during the load.
+        config: a recipe that is published as `org/config`.
+        token: what a reader must send; to one without it, a repository that is not gated is none.
+        gated: whether it can be seen without the token.
+        cached: globs of the files that the cache holds.
+        half: whether the cache holds the part of the weights that came before a download was cut.
+        offline: whether the process is in offline mode during the load.
+        failures: what the Hub fails to deliver during the load.
+    """
+
+    repository: str = "org/tiny"
+    branch: str = "main"
+    tag: str | None = None
+    newer: str = ""
+    push: Push | None = None
+    config: str = ""
+    token: str | None = None
+    gated: bool = False
+    cached: tuple[str, ...] = ()
+    half: bool = False
+    offline: bool = False
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
 class Case:
     """One load to be judged.
 
@@ -56,7 +126,8 @@ class Case:
         folder: a checkpoint that is there already.
         greedy: whether tokens are generated.
         given: what the loader is given as the source: "" the folder, a name that file in it, None
-            nothing.
+            nothing; with `hub`, "" the id and anything else as it stands.
+        hub: the Hub that the checkpoint is loaded from; None for a folder.
     """
 
     id: str
@@ -70,6 +141,7 @@ class Case:
     folder: Path | None = None
     greedy: bool = False
     given: str | None = ""
+    hub: OnHub | None = None
 
     def source(self) -> Path:
         """The checkpoint's folder, written now if it has not been."""
@@ -81,6 +153,8 @@ class Case:
 
     def given_source(self, folder: Path) -> str | None:
         """The source as the loader gets it."""
+        if self.hub is not None:
+            return self.given or self.hub.repository
         return None if self.given is None else str(folder / self.given)
 
     def model_class(self) -> type | None:

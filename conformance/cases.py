@@ -8,9 +8,25 @@ from pathlib import Path
 
 from conformance import drawn
 from conformance.case import Case, Torch
-from conformance.tables import cfg, dty, fmt, idx, inf, ini, map, mis, off, out, plc, res, sta, tie
+from conformance.tables import (
+    cfg,
+    dty,
+    fmt,
+    hub,
+    idx,
+    inf,
+    ini,
+    map,
+    mis,
+    off,
+    out,
+    plc,
+    res,
+    sta,
+    tie,
+)
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, out)
+STAGES = (res, hub, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, out)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
 
@@ -35,12 +51,18 @@ def select(cases: Iterable[Case], patterns: Iterable[str], clauses: Iterable[str
 
 def own_cases(*folders: Path) -> list[Case]:
     """Every case that applies to checkpoints of the user's, each named after its folder."""
-    names = [folder.resolve().name for folder in folders]
+    names = [_name(folder.resolve()) for folder in folders]
     numbered = [
         f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name
         for i, name in enumerate(names)
     ]
     return [case for pair in zip(folders, numbered, strict=True) for case in _own_cases(*pair)]
+
+
+def _name(folder: Path) -> str:
+    """The folder's, or the repository's that the folder is a snapshot of in the Hub's cache."""
+    repository = folder.parents[1].name if folder.parent.name == "snapshots" else ""
+    return repository.rpartition("--")[2] or folder.name
 
 
 def _own_cases(folder: Path, name: str) -> list[Case]:

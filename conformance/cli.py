@@ -81,7 +81,9 @@ def _parser() -> _Parser:
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
+    parser.add_argument(
+        "checkpoints", nargs="*", metavar="CHECKPOINT", help="a folder, or an id on the Hub"
+    )
     parser.add_argument("--loader", default="stock", metavar="stock|reference|MODULE:ATTR")
     parser.add_argument("--case", action="append", default=[], metavar="GLOB")
     parser.add_argument("--clause", action="append", default=[], metavar="ID")
@@ -101,7 +103,8 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or an id on the Hub")
+    parser.add_argument("--revision", default="main", help="a branch, tag or commit on the Hub")
     parser.add_argument("--model", metavar="MODULE:ATTR", help="the model class")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--subfolder", default="")
@@ -122,16 +125,16 @@ def _check(options: argparse.Namespace) -> int:
         raise _UsageError(str(error)) from error
 
 
-def _selected(checkpoints: Sequence[Path], options: argparse.Namespace) -> list[Case]:
+def _selected(checkpoints: Sequence[str | Path], options: argparse.Namespace) -> list[Case]:
     """The cases of the checkpoints, or of the fixtures, that --case and --clause leave."""
     from conformance.cases import CASES, own_cases, select
     from fixtures.tokens import BadToken
     from reference_loader.checkpoint import open_folder
+    from reference_loader.options import Options
 
     _known_clauses(options.clause)
-    for path in checkpoints:
-        open_folder(path, subfolder="")
-    offered = own_cases(*checkpoints) or list(CASES)
+    folders = [open_folder(each, subfolder="", options=Options()) for each in checkpoints]
+    offered = own_cases(*folders) or list(CASES)
     try:
         cases = select(offered, options.case, options.clause)
     except BadToken as error:
@@ -175,6 +178,7 @@ def _explain(options: argparse.Namespace) -> int:
         options.checkpoint,
         model_class=model_class,
         dtype=options.dtype,
+        revision=options.revision,
         subfolder=options.subfolder,
         variant=options.variant,
         ignore_mismatched_sizes=options.ignore_mismatched_sizes,

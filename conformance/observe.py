@@ -29,8 +29,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from conformance.absolute import check
-from conformance.case import Case, ConfigObject, EmptyFolder, StoredStateDict, Torch
+from conformance.case import Case, CommitId, ConfigObject, EmptyFolder, StoredStateDict, Torch
 from conformance.fingerprint import fingerprint
+from conformance.hub_world import commit_id, sourced
 from conformance.loaders import Loader
 from conformance.outputs import observe_outputs
 from conformance.records import Observation
@@ -53,8 +54,14 @@ def observe(case: Case, loader: Loader) -> Loaded:
     options, passed_config = _options(case, source, model_class)
     gc.collect()
     torch.manual_seed(SEED)
-    given = case.given_source(source)
-    result, load = _load(lambda: loader(model_class, given, **options))
+    asked: dict[str, int] = {}
+
+    def run() -> Any:
+        with sourced(case, source, options, asked) as given:
+            return loader(model_class, given, **options)
+
+    result, load = _load(run)
+    load = replace(load, asked=asked)
     if load.exception is not None:
         return Loaded(load, None)
     with quiet():
@@ -144,7 +151,7 @@ def process_state() -> dict[str, Any]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep loaders from writing to the terminal."""
-    names = ("transformers", "accelerate", "reference_loader", "py.warnings")
+    names = ("transformers", "huggingface_hub", "accelerate", "reference_loader", "py.warnings")
     loggers = [logging.getLogger(name) for name in names]
     handlers = [(logger, logger.handlers, logger.propagate) for logger in loggers]
     for logger in loggers:
@@ -210,6 +217,8 @@ def _options(
             options[name] = found(argument) if argument else found
         elif isinstance(value, EmptyFolder):
             options[name] = _empty_folder()
+        elif isinstance(value, CommitId):
+            options[name] = commit_id(source)
         elif isinstance(value, StoredStateDict):
             options[name] = load_file(source / "model.safetensors")
         elif isinstance(value, ConfigObject):
@@ -265,8 +274,16 @@ def _entry(value: Any) -> str:
 
 
 def _open_files() -> int:
+    """Sockets aside: a client of the Hub keeps its connections, to use them again."""
     folder = Path("/proc/self/fd")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
+    return sum(map(_is_file, folder.iterdir())) if folder.is_dir() else 0
+
+
+def _is_file(descriptor: Path) -> bool:
+    try:
+        return not str(descriptor.readlink()).startswith("socket:")
+    except OSError:  # the descriptor of the listing itself
+        return False
 
 
 def _peak_bytes() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from reference_loader.errors import BadOptions, SourceNotFound, UnsafePath, WeightsNotFound
 from reference_loader.index import ShardIndex, leads_outside, read_index
@@ -56,6 +57,20 @@ def open_folder(
 
         return fetch(str(source), options) / subfolder
     raise SourceNotFound(f"{folder} is no folder.", "Check the path and `subfolder`.")
+
+
+def open_config(options: Options) -> Any:
+    """The option `config`, with the folder that the Hub's files lie in for an id.
+
+    Raises:
+        LoadError: see `hub.fetch_config`.
+    """
+    given = options.config
+    if not isinstance(given, (str, PathLike)) or not _may_be_id(given):
+        return given
+    from reference_loader.hub import fetch_config
+
+    return fetch_config(str(given), options)
 
 
 def _may_be_id(source: str | PathLike[str]) -> bool:

@@ -76,6 +76,18 @@ def fetch(source: str, options: Options) -> Path:
     return folder
 
 
+def fetch_config(source: str, options: Options) -> Path:
+    """The folder of a repository's config, where that is given by an id of its own.
+
+    Args, Raises: see `fetch`.
+    """
+    state = _State(source, options, options.revision or "main")
+    path = state.get(CONFIG)
+    if path is None:
+        raise ConfigNotFound(f"There is no {state.what(CONFIG)}.", "Pass another `config`.")
+    return path.parent
+
+
 def _shards(state: _State, index: Path, base: Path) -> None:
     """Get the shards that the index names, and no other."""
     for shard in parse_index(index).shards:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from reference_loader import decide
 from reference_loader.architecture import Architecture, choose
-from reference_loader.checkpoint import locate, of_file, of_state_dict, open_folder
+from reference_loader.checkpoint import locate, of_file, of_state_dict, open_config, open_folder
 from reference_loader.dtypes import model_dtype
 from reference_loader.errors import BadOptions
 from reference_loader.finish import finish
@@ -98,6 +98,7 @@ class _Prepared:
 
 def _prepare(source: Source | None, model_args: tuple[Any, ...], options: Options) -> _Prepared:
     """Find, read the headers, build the empty model, decide."""
+    options = replace(options, config=open_config(options))
     folder = _folder(source, options)
     architecture = choose(str(source), folder, model_args, options)
     if source is None or folder is None:

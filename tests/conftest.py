@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, settings
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from conformance.hub_world import asking
 from fixtures.files import write_safetensors
+from fixtures.hub import Hub
 from fixtures.write import digest, materialise
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
@@ -57,6 +59,13 @@ def own(checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return copy
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub, the only one that the client of this process may ask; its cache is `cache`."""
+    with Hub() as hub, asking(hub, tmp_path / "cache"):
+        yield hub
 
 
 @pytest.fixture

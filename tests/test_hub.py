@@ -39,9 +39,8 @@ Download = Callable[..., Path]
 
 
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub() as hub:
-        yield hub
+def hub(world: Hub) -> Hub:
+    return world
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +49,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The client of this process may ask, but only this hub, and it does not wait to ask again."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def download(online: None, hub: Hub, tmp_path: Path) -> Download:
+def download(hub: Hub, tmp_path: Path) -> Download:
     """`hf_hub_download` from the hub into the cache of the test."""
 
     def fetch(repo_id: str, name: str, **options: Any) -> Path:
@@ -161,9 +147,7 @@ def test_a_published_folder_may_change(hub: Hub, tmp_path: Path, download: Downl
     assert download("bare-name", CONFIG).read_text() == "{}"
 
 
-def test_a_snapshot_is_the_folder(
-    online: None, hub: Hub, tmp_path: Path, download: Download
-) -> None:
+def test_a_snapshot_is_the_folder(hub: Hub, tmp_path: Path, download: Download) -> None:
     source = materialise("llama-f32-3", root=tmp_path / "fixtures")
     (source / "deep" / "er").mkdir(parents=True)
     (source / "deep" / "er" / "note.txt").write_text("")
@@ -173,6 +157,22 @@ def test_a_snapshot_is_the_folder(
     assert write.digest(snapshot) == write.digest(source)
     tree = HfApi(hub.url, token=False).list_repo_tree("org/tiny", "deep")
     assert [entry.path for entry in tree] == ["deep/er"]
+
+
+def test_a_push_comes_before_an_answer_or_after_a_content_and_once(
+    hub: Hub, tiny: Path, download: Download
+) -> None:
+    other = materialise("llama-f16", root=tiny.parents[1])
+    old = hub.publish("org/tiny", tiny)
+    hub.publish_later("org/tiny", other, after=f"*/{CONFIG}")
+    assert download("org/tiny", CONFIG).parent.name == old
+    new = download("org/tiny", WEIGHTS).parent.name
+    assert new != old
+    hub.publish_later("org/tiny", tiny, before=f"*/{WEIGHTS}")
+    assert download("org/tiny", CONFIG).parent.name == new
+    assert download("org/tiny", WEIGHTS).parent.name == old
+    hub.publish("org/tiny", other)
+    assert download("org/tiny", WEIGHTS).parent.name == new
 
 
 # Faults.

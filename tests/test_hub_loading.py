@@ -1,4 +1,4 @@
-"""Loading by id: the real client and a small hub. Its clauses are still to be written.
+"""Loading by id: the real client and a small hub (RES-14 to RES-19).
 
 Every load by id is held against the load from the folder that was published.
 """
@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,26 +34,6 @@ ALWAYS = 1000
 
 Checkpoint = Callable[..., Path]
 Same = Callable[[nn.Module, nn.Module], None]
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub, the only one that the client of this process may ask, and without waiting."""
-    with Hub() as world:
-        monkeypatch.setattr(constants, "ENDPOINT", world.url)
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("{repo_id}")[2]
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{world.url}/{{repo_id}}{template}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        yield world
 
 
 @pytest.fixture
@@ -250,6 +230,45 @@ def test_a_config_of_a_folder_names_the_weights_too(
     loaded = from_pretrained("org/named", config=folder)
     same_models(loaded, from_pretrained(published, config=folder))
     assert sent(world) == [CONFIG, "mine.safetensors"]
+
+
+@pytest.mark.parametrize("options", [{}, {"subfolder": "inner"}])
+def test_a_config_given_by_an_id_of_its_own(
+    world: Hub, own: Checkpoint, same_models: Same, options: dict[str, str]
+) -> None:
+    """It comes from that repository, and the weights from the other."""
+    faults = ["subfolder"] if options else []
+    world.publish("org/config", own("llama-f32", "no-weights", *faults))
+    folder = own("llama-f32", "no-config", *faults)
+    world.publish("org/bare", folder)
+    config = AutoConfig.from_pretrained(own("llama-f32"))
+    loaded = from_pretrained("org/bare", config="org/config", **options)
+    same_models(loaded, from_pretrained(folder, config=config, **options))
+    assert sent(world) == [CONFIG, WEIGHTS]
+    assert loaded.name_or_path == "org/bare"
+
+
+def test_a_config_that_names_the_weights_of_another_repository(
+    world: Hub, own: Checkpoint, same_models: Same
+) -> None:
+    world.publish("org/config", own("llama-f32", transformers_weights="mine.safetensors"))
+    folder = own("llama-f32")
+    (folder / WEIGHTS).rename(folder / "mine.safetensors")
+    world.publish("org/bare", folder)
+    loaded = from_pretrained("org/bare", config="org/config")
+    assert loaded.config.transformers_weights == "mine.safetensors"
+    assert sent(world)[-1] == "mine.safetensors"
+
+
+def test_a_config_of_a_repository_that_has_none(world: Hub, own: Checkpoint) -> None:
+    world.publish("org/config", own("llama-f32", "no-config"))
+    world.publish("org/tiny", own("llama-f32"))
+    error = refused("org/tiny", config="org/config")
+    assert error.code == "config-not-found"
+    names(error, CONFIG, "'org/config'", "'main'")
+    error = refused("org/tiny", config="org/none")
+    assert error.code == "source-not-found"
+    names(error, "'org/none'")
 
 
 # The cache.

@@ -13,7 +13,7 @@ from torch import nn
 
 from conformance import run
 from conformance.absolute import CHECKS, check
-from conformance.case import ACCEPTABLE, INVALID, VALID, Case
+from conformance.case import ACCEPTABLE, INVALID, VALID, Case, OnHub
 from conformance.loaders import reference
 from conformance.observe import observe
 from conformance.records import Divergence, Observation
@@ -163,6 +163,10 @@ TRIALS = [
     Trial("TIE-4", tied, "tie", HEAD, "llama-tied-separate"),
     Trial("TIE-5", tied, "tie", HEAD, "llama-untied-equal"),
     Trial("TIE-6", tied, "tie", HEAD, "llama-untied-embedding"),
+    *(
+        Trial(f"RES-{number}", one_ulp, "values", NORM, options={"hub": OnHub()})
+        for number in (14, 15, 16, 18)
+    ),
     Trial("INF-1", lists, "config", "loading info"),
     Trial("OUT-2", stretched, "output", "logits"),
     Trial("OUT-4", trains, "training", "model.layers.1"),
