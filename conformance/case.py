@@ -13,6 +13,9 @@ BASE = "transformers:LlamaModel"
 CLASSIFIER = "transformers:LlamaForSequenceClassification"
 AUTO = "transformers:AutoModelForCausalLM"
 
+# Where the random generator stands before every load.
+SEED = 20_000
+
 VALID, ACCEPTABLE, INVALID = "valid", "acceptable", "invalid"
 
 
@@ -28,6 +31,20 @@ class ConfigObject:
     """A config object, read from the checkpoint and then changed, as a load option."""
 
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ConfigFolder:
+    """The path of the folder of another checkpoint, as a load option."""
+
+    recipe: str
+    faults: tuple[str, ...] = ()
+
+    def path(self) -> str:
+        """The folder, written now if it has not been."""
+        from fixtures.write import materialise
+
+        return str(materialise(self.recipe, self.faults))
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,8 @@ class Case:
         given: what the loader is given as the source: "" the folder, a name that file in it, None
             nothing; with `hub`, "" the id and anything else as it stands.
         hub: the Hub that the checkpoint is loaded from; None for a folder.
+        under: what the caller has set when the load begins, by names of `process.SURROUNDINGS`.
+        threads: how many such loads run at once.
     """
 
     id: str
@@ -142,6 +161,8 @@ class Case:
     greedy: bool = False
     given: str | None = ""
     hub: OnHub | None = None
+    under: tuple[str, ...] = ()
+    threads: int = 1
 
     def source(self) -> Path:
         """The checkpoint's folder, written now if it has not been."""

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
+
+from conformance.threads import meet
 
 
 class WithBuffer(LlamaForCausalLM):
@@ -67,6 +69,210 @@ class WithLayerNorm(LlamaForCausalLM):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         self.LayerNorm = nn.LayerNorm(config.hidden_size)
+
+
+class WithOddShapes(LlamaForCausalLM):
+    """Has a parameter without a dimension, one without an element, and a buffer that counts."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.gain = nn.Parameter(torch.tensor(1.0))
+        self.nothing = nn.Parameter(torch.empty(0, 4))
+        self.register_buffer("steps", torch.tensor(0))
+
+
+class WithOwnBuffers(LlamaForCausalLM):
+    """Has persistent buffers: one made in float32, one in the default dtype, one of integers."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("exact", torch.zeros(4, dtype=torch.float32))
+        self.register_buffer("plain", torch.zeros(4))
+        self.register_buffer("steps", torch.zeros(2, dtype=torch.int64))
+
+
+class WithTwin(LlamaForCausalLM):
+    """Ties a second output layer to its embedding in the constructor, and declares it nowhere."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.twin = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.twin.weight = self.model.embed_tokens.weight
+
+
+class Meeting(LlamaForCausalLM):
+    """Waits in its constructor for the other threads of its case (`conformance.threads`)."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        meet()
+        super().__init__(config)
+
+
+class OwnError(Exception):
+    """What the classes below raise: no error of a loader, and no builtin one."""
+
+
+class FailsInConstructor(LlamaForCausalLM):
+    """Raises once its modules are made."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        raise OwnError(f"the constructor of {type(self).__name__}")
+
+
+class FailsInInitWeights(LlamaForCausalLM):
+    """Raises where its missing head is to be initialised, and has drawn a number by then."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.lm_head:
+            torch.rand(1)
+            raise OwnError(f"_init_weights of {type(self).__name__}")
+
+
+class FailsInEval(LlamaForCausalLM):
+    """Raises when it is switched to evaluation, which is after the weights are loaded."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Raises for `mode=False`, which is what `eval` asks for."""
+        if not mode:
+            raise OwnError(f"train of {type(self).__name__}")
+        return super().train(mode)
+
+
+class WithSeveralBuffers(LlamaForCausalLM):
+    """Has buffers that no file holds: integers, truth values, seeded noise, and none at all."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        noise = torch.randn(8, generator=torch.Generator("cpu").manual_seed(7), device="cpu")
+        self.register_buffer("places", torch.arange(8), persistent=False)
+        self.register_buffer("mask", torch.ones(4, 4).tril().bool(), persistent=False)
+        self.register_buffer("noise", noise, persistent=False)
+        self.register_buffer("nothing", None, persistent=False)
+
+
+class WithPersistentBuffer(LlamaForCausalLM):
+    """Scales its logits by a buffer that files hold; the constructor gives it a first value."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        scale = torch.linspace(0.5, 2.0, config.vocab_size, dtype=torch.float32)
+        self.register_buffer("scale", scale)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent, logits times `scale`."""
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits * self.scale
+        return output
+
+
+class WithBufferInside(LlamaForCausalLM):
+    """Its first layer has a persistent buffer under the key `extra.weight`."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        extra = nn.Module()
+        extra.register_buffer("weight", torch.zeros(4, 4))
+        self.model.layers[0].extra = extra
+
+
+class WithMarkedWeight(LlamaForCausalLM):
+    """Sets an attribute on a parameter and two hooks that use it."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        norm = self.model.norm
+        norm.weight.gain = 3.0  # type: ignore[assignment]  # an attribute of the user's own
+        norm.register_forward_pre_hook(lambda module, inputs: (inputs[0] * module.weight.gain,))
+        norm.register_forward_hook(lambda module, _, output: output * module.weight.gain)
+
+
+class Marked(nn.Parameter):
+    """A parameter class of the user's."""
+
+
+class WithOwnParameterClass(LlamaForCausalLM):
+    """The weight of its final norm is a `Marked`."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.model.norm.weight = Marked(self.model.norm.weight.data)
+
+
+class WithTransposedHead(LlamaForCausalLM):
+    """Makes the weight of its head as the transpose of a matrix."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        matrix = torch.zeros(config.hidden_size, config.vocab_size)
+        self.lm_head.weight = nn.Parameter(matrix.t())
+
+
+class WithNotedMemory(LlamaForCausalLM):
+    """Notes in its config where the weights of its base model were once that was constructed."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        places = sorted({str(parameter.device) for parameter in self.model.parameters()})
+        config.weights_were_on = places
+
+
+class WithoutPostInit(LlamaPreTrainedModel):
+    """Leaves out `post_init`, which the documentation of custom models asks for."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.model = LlamaModel(config)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base model."""
+        return self.model(*args, **kwargs)
+
+
+class WithSkippedBias(LlamaForCausalLM):
+    """Has a layer of its own that no checkpoint holds, and initialises all of it but its bias."""
+
+    given_bias = 0.5
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.adapter = nn.Linear(config.hidden_size, config.hidden_size)
+        with torch.no_grad():
+            self.adapter.bias.fill_(self.given_bias)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is getattr(self, "adapter", None):
+            nn.init.normal_(module.weight, mean=0.0, std=2 * self.config.initializer_range)
+        else:
+            super()._init_weights(module)
+
+
+class WithRescaling(LlamaForCausalLM):
+    """Divides a weight where it initialises, as after GPT-2: fit for a fresh weight only.
+
+    Its head has a bias, which no checkpoint holds: the weight beside it is loaded.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is getattr(self, "lm_head", None):
+            with torch.no_grad():
+                module.weight /= (2 * self.config.num_hidden_layers) ** 0.5
+
+
+class WithOwnDraws(LlamaForCausalLM):
+    """Draws what it may not need, as Mamba does, and leaves alone what is loaded."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        drawn = torch.rand(4)
+        if not any(getattr(p, "_is_hf_initialized", False) for p in module.parameters()):
+            super()._init_weights(module)
+        module.drawn = drawn
 
 
 SMALL = {

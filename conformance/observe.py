@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import atexit
 import gc
-import hashlib
 import io
 import json
 import logging
-import os
 import resource
 import shutil
 import tempfile
@@ -29,14 +27,23 @@ from safetensors.torch import load_file
 from torch import nn
 
 from conformance.absolute import check
-from conformance.case import Case, CommitId, ConfigObject, EmptyFolder, StoredStateDict, Torch
+from conformance.case import (
+    SEED,
+    Case,
+    CommitId,
+    ConfigFolder,
+    ConfigObject,
+    EmptyFolder,
+    StoredStateDict,
+    Torch,
+)
 from conformance.fingerprint import fingerprint
 from conformance.hub_world import commit_id, sourced
 from conformance.loaders import Loader
 from conformance.outputs import observe_outputs
-from conformance.records import Observation
-
-SEED = 20_000
+from conformance.process import Library, poisoned_memory, process_state, put_back, surrounded
+from conformance.records import Divergence, Observation
+from conformance.threads import load_in_threads
 
 
 @dataclass(frozen=True)
@@ -55,28 +62,34 @@ def observe(case: Case, loader: Loader) -> Loaded:
     gc.collect()
     torch.manual_seed(SEED)
     asked: dict[str, int] = {}
+    odd: list[Divergence] = []
 
     def run() -> Any:
         with sourced(case, source, options, asked) as given:
-            return loader(model_class, given, **options)
+            return load_in_threads(
+                case.threads, lambda: loader(model_class, given, **options), _facts, odd
+            )
 
-    result, load = _load(run)
-    load = replace(load, asked=asked)
+    result, load = _load(run, case.under)
+    state = load.state | {"left": _left(options)}
+    load = replace(load, asked=asked, findings=tuple(odd), state=state)
     if load.exception is not None:
         return Loaded(load, None)
     with quiet():
         noted = _describe(case, result, passed_config, load)
         model = _model_of(result)
-        return Loaded(replace(noted, findings=tuple(check(case, source, model, noted))), model)
+        findings = (*odd, *check(case, source, model, noted))
+        return Loaded(replace(noted, findings=findings), model)
 
 
-def _load(run: Callable[[], Any]) -> tuple[Any, Observation]:
+def _load(run: Callable[[], Any], under: tuple[str, ...]) -> tuple[Any, Observation]:
     """What the loader returns, and what the load did to the process, which is then put back."""
-    before, peak, started = process_state(), _peak_bytes(), time.perf_counter()
+    library, peak = Library(), _peak_bytes()
     result, described = None, None
-    with quiet(), _put_back():
+    with quiet(), put_back(library), surrounded(under):
+        before, started = process_state(library), time.perf_counter()
         try:
-            with _poisoned_memory():
+            with poisoned_memory():
                 result = run()
         except (Exception, SystemExit) as exception:
             types = [t.__name__ for t in type(exception).__mro__]
@@ -85,7 +98,7 @@ def _load(run: Callable[[], Any]) -> tuple[Any, Observation]:
             exception=described,
             seconds=time.perf_counter() - started,
             peak_bytes=_peak_bytes() - peak,
-            state={"before": before, "after": process_state()},
+            state={"before": before, "after": process_state(library)},
         )
 
 
@@ -114,11 +127,14 @@ def _describe(
 def observe_tensors(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Facts of every parameter and every buffer, persistent or not."""
     facts: dict[str, dict[str, Any]] = {}
-    stores: dict[int, str] = {}
+    stores: dict[tuple[bool, int], str] = {}
     persistent = set(model.state_dict(keep_vars=True))
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, tensor in (parameters | dict(model.named_buffers(remove_duplicate=False))).items():
-        pointer = 0 if tensor.is_meta else tensor.untyped_storage().data_ptr()
+        # What is on disk has no memory; there one parameter is one storage.
+        pointer = id(tensor) if tensor.is_meta else tensor.untyped_storage().data_ptr()
+        # What has no elements shares none, wherever it points to.
+        shared = pointer and tensor.numel()
         facts[name] = {
             "kind": "parameter" if name in parameters else "buffer",
             "class": type(tensor).__name__,
@@ -128,24 +144,10 @@ def observe_tensors(model: nn.Module) -> dict[str, dict[str, Any]]:
             "stride": list(tensor.stride()),
             "device": str(tensor.device),
             "requires_grad": tensor.requires_grad,
-            "storage": stores.setdefault(pointer, name) if pointer else name,
+            "storage": stores.setdefault((tensor.is_meta, pointer), name) if shared else name,
             "fingerprint": fingerprint(tensor),
         }
     return facts
-
-
-def process_state() -> dict[str, Any]:
-    """What belongs to the process and not to a load."""
-    return {
-        "default_dtype": str(torch.get_default_dtype()),
-        "default_device": str(torch.get_default_device()),
-        "grad_enabled": torch.is_grad_enabled(),
-        "threads": torch.get_num_threads(),
-        "rng": fingerprint(torch.get_rng_state()),
-        "environment": hashlib.sha256(repr(sorted(os.environ.items())).encode()).hexdigest()[:16],
-        "warning_filters": hashlib.sha256(repr(warnings.filters).encode()).hexdigest()[:16],
-        "open_files": _open_files(),
-    }
 
 
 @contextmanager
@@ -174,36 +176,6 @@ def _progress_bars(wanted: bool) -> bool:
     return bool(before)
 
 
-@contextmanager
-def _poisoned_memory() -> Iterator[None]:
-    """Memory that nobody wrote to holds NaN: what is left uninitialised shows every time."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
-
-
-@contextmanager
-def _put_back() -> Iterator[None]:
-    """A loader that leaves the process changed must not change how the next one is observed."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    grad, threads, environment = torch.is_grad_enabled(), torch.get_num_threads(), dict(os.environ)
-    try:
-        yield
-    finally:
-        if torch.get_default_device() != device:
-            torch.set_default_device(None)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
-        torch.set_num_threads(threads)
-        if os.environ != environment:
-            os.environ.clear()
-            os.environ.update(environment)
-
-
 def _options(
     case: Case, source: Path, model_class: type | None
 ) -> tuple[dict[str, Any], tuple[Any, str] | None]:
@@ -212,11 +184,13 @@ def _options(
     passed = None
     for name, value in options.items():
         if isinstance(value, Torch):
-            member, _, argument = value.name.partition(":")
-            found = getattr(torch, member)
-            options[name] = found(argument) if argument else found
+            options[name] = _of_torch(value)
+        elif name == "device_map" and isinstance(value, Mapping):
+            options[name] = {key: _of_torch(place) for key, place in value.items()}
         elif isinstance(value, EmptyFolder):
             options[name] = _empty_folder()
+        elif isinstance(value, ConfigFolder):
+            options[name] = value.path()
         elif isinstance(value, CommitId):
             options[name] = commit_id(source)
         elif isinstance(value, StoredStateDict):
@@ -227,6 +201,24 @@ def _options(
                 setattr(config, field, changed)
             options[name], passed = config, (config, _text(config))
     return options, passed
+
+
+def _of_torch(value: Any) -> Any:
+    """The member of torch that a `Torch` names; any other value as it is."""
+    if not isinstance(value, Torch):
+        return value
+    member, _, argument = value.name.partition(":")
+    found = getattr(torch, member)
+    return found(argument) if argument else found
+
+
+def _left(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights in the folder that the load was given to write to, in whatever form (OFF-6)."""
+    folder = options.get("offload_folder")
+    if not isinstance(folder, Path):
+        return {}
+    files = sorted(path.name for path in folder.rglob("*") if path.name != "index.json")
+    return {"offload_folder": [name.rpartition(".")[0] for name in files]}
 
 
 def _empty_folder() -> Path:
@@ -255,6 +247,11 @@ def _model_of(result: Any) -> nn.Module:
     return model
 
 
+def _facts(result: Any) -> dict[str, Any]:
+    """What is the same of every load that runs in one of several threads."""
+    return observe_tensors(_model_of(result))
+
+
 def _info(result: Any) -> dict[str, dict[str, Any]] | None:
     if not isinstance(result, tuple):
         return None
@@ -271,19 +268,6 @@ def _entry(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return " ".join(str(list(p)) if isinstance(p, (tuple, list)) else str(p) for p in value)
     return str(value)
-
-
-def _open_files() -> int:
-    """Sockets aside: a client of the Hub keeps its connections, to use them again."""
-    folder = Path("/proc/self/fd")
-    return sum(map(_is_file, folder.iterdir())) if folder.is_dir() else 0
-
-
-def _is_file(descriptor: Path) -> bool:
-    try:
-        return not str(descriptor.readlink()).startswith("socket:")
-    except OSError:  # the descriptor of the listing itself
-        return False
 
 
 def _peak_bytes() -> int:

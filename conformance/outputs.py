@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from conformance.fingerprint import fingerprint
+from conformance.process import poisoned_memory
 
 PROMPT_LENGTH = 8
 NEW_TOKENS = 6
@@ -44,12 +45,13 @@ def observe_outputs(model: Any, greedy: bool) -> dict[str, Any]:
     if inputs is None:
         return {"skipped": "no example inputs for this kind of model"}
     try:
-        facts: dict[str, Any] = {
-            name: {"dtype": str(t.dtype), "shape": list(t.shape), "fingerprint": fingerprint(t)}
-            for name, t in forward(model, inputs).items()
-        }
-        if greedy and hasattr(model, "can_generate") and model.can_generate():
-            facts["tokens"] = _greedy(model, inputs)
+        with poisoned_memory():  # a head on meta leaves the logits unwritten
+            facts: dict[str, Any] = {
+                name: {"dtype": str(t.dtype), "shape": list(t.shape), "fingerprint": fingerprint(t)}
+                for name, t in forward(model, inputs).items()
+            }
+            if greedy and hasattr(model, "can_generate") and model.can_generate():
+                facts["tokens"] = _greedy(model, inputs)
     except Exception as exception:
         return {"exception": f"{type(exception).__name__}: {exception}"}
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import struct
@@ -19,8 +20,9 @@ from torch import nn
 from conformance.case import Case, ConfigObject
 from conformance.fingerprint import fingerprint
 from conformance.loaders import reference
-from conformance.observe import observe, observe_tensors, process_state
+from conformance.observe import observe, observe_tensors
 from conformance.outputs import PROMPT_LENGTH, example_inputs
+from conformance.process import Library, process_state
 from conformance.records import Observation
 
 
@@ -300,6 +302,11 @@ def _open() -> None:
     HELD.append(Path(__file__).open())  # noqa: SIM115  left open on purpose
 
 
+def _replace() -> None:
+    original = nn.Module.register_parameter
+    nn.Module.register_parameter = functools.partialmethod(original)  # type: ignore[assignment]
+
+
 DISTURBANCES: dict[str, Callable[[], Any]] = {
     "default_dtype": lambda: torch.set_default_dtype(torch.float64),
     "default_device": lambda: torch.set_default_device("meta"),
@@ -309,6 +316,7 @@ DISTURBANCES: dict[str, Callable[[], Any]] = {
     "environment": _set_environment,
     "warning_filters": lambda: warnings.simplefilter("ignore", UserWarning),
     "open_files": _open,
+    "library": _replace,
 }
 
 
@@ -316,7 +324,9 @@ DISTURBANCES: dict[str, Callable[[], Any]] = {
 def undisturbed() -> Iterator[None]:
     """Whatever a test's loader does to the process is undone after it."""
     threads, environment, filters = torch.get_num_threads(), dict(os.environ), warnings.filters[:]
+    library = Library()
     yield
+    library.put_back()
     torch.set_default_device(None)
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
@@ -341,7 +351,7 @@ def disturbing(fact: str, fails: bool) -> Callable[..., nn.Module]:
 
 
 def test_every_fact_of_the_process_is_disturbed_here() -> None:
-    assert set(process_state()) == set(DISTURBANCES)
+    assert set(process_state(Library())) == set(DISTURBANCES)
 
 
 def test_a_process_left_alone_is_the_same_before_and_after(empty_case: Case) -> None:
