@@ -27,6 +27,7 @@ from conformance.report.specification import as_markdown
 from conformance.run import open_session
 from conformance.spec import clauses
 from fixtures.files import read_safetensors, write_safetensors
+from fixtures.hub import Hub
 from fixtures.write import digest, materialise
 
 LOADER = """
@@ -687,3 +688,63 @@ def test_help_is_no_error(run: Run) -> None:
 
     assert (code, err) == (0, "")
     assert "--loader" in out
+
+
+# By the id of a repository on the Hub.
+
+
+def test_explain_takes_an_id_and_a_revision(run: Run, world: Hub) -> None:
+    world.publish("org/tiny", materialise("llama-f32-2"), tag="v1")
+    world.publish("org/tiny", materialise("llama-f16"))
+
+    _, newest, err = run("explain", "org/tiny")
+    _, tagged, _ = run("explain", "org/tiny", "--revision", "v1")
+
+    assert err == ""
+    assert "float16" in newest
+    assert "model.safetensors.index.json" in tagged
+    assert "float32" in tagged
+
+
+def test_check_takes_an_id_and_names_its_cases_after_it(
+    run: Run, world: Hub, tmp_path: Path
+) -> None:
+    world.publish("org/tiny", materialise("llama-f32"))
+
+    arguments = ("--case", "*/as-saved", "--loader", "reference", "--out", tmp_path / "report")
+    code, out, err = run("check", "org/tiny", *arguments)
+
+    assert (code, err) == (0, ""), out
+    (result,) = read_report(tmp_path / "report" / "report.jsonl")[1:-1]
+    assert (result["case"], result["status"]) == ("own/tiny/as-saved", "agree")
+    assert world.asked("/cdn/*"), "it is of this Hub"
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_an_id_that_is_none_is_exit_2_and_one_line(run: Run, world: Hub, command: str) -> None:
+    code, out, err = run(command, "org/none")
+
+    assert (code, out) == (2, "")
+    assert err.startswith("conformance: source-not-found: ")
+    assert "'org/none'" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_a_path_is_no_question_to_the_hub(run: Run, world: Hub, command: str) -> None:
+    code, _, err = run(command, "./none")
+
+    assert code == 2
+    assert "source-not-found" in err
+    assert not world.requests
+
+
+def test_a_case_of_the_hub_runs_again_by_its_id(run: Run, tmp_path: Path) -> None:
+    arguments = ("--loader", "conformance.mutants:one_ulp_off", "--out", tmp_path / "report")
+    run("check", "--case", "res/hub-single", *arguments)
+    (result,) = read_report(tmp_path / "report" / "report.jsonl")[1:-1]
+
+    code, out, _ = run(*shlex.split(result["rerun"])[1:])
+
+    assert code == 1
+    assert "RES-14" in out
