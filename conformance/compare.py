@@ -28,7 +28,7 @@ INFO_KINDS = {
 }
 
 # The exceptions that stock documents; a rejection is compared by these, not by class.
-DOCUMENTED = ("OSError", "ValueError", "RuntimeError")
+DOCUMENTED = ("OSError", "ValueError", "TypeError", "RuntimeError")
 
 
 def compare(

@@ -7,7 +7,9 @@ difference ends here; what loading means never depends on a release.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from reference_loader.errors import BadConfig, ConfigNotFound, UnknownModelClass, UnsupportedOption
+from reference_loader.errors import (
+    BadConfig,
+    BadOptions,
+    ConfigNotFound,
+    UnknownArgument,
+    UnknownModelClass,
+    UnsupportedOption,
+)
 from reference_loader.llama import Llama
 from reference_loader.names import Rename
 from reference_loader.options import Options
@@ -115,8 +124,7 @@ class PlainLlama(Architecture):
 
     def __init__(self, folder: Path | None, options: Options) -> None:
         self.model_class = options.model_class or Llama
-        given = options.config if isinstance(options.config, Mapping) else None
-        self.config = {**(given or read_config(folder or Path())), **options.overrides}
+        self.config = {**_plain_config(folder, options.config), **options.overrides}
         self.base_prefix = Llama.base_model_prefix
         self.declared_dtype = self.config.get("dtype", self.config.get("torch_dtype"))
 
@@ -137,18 +145,23 @@ class TransformersModel(Architecture):
         self.config, self._model_kwargs = _config(folder, options)
         self._model_args = model_args
         self.weights_name = getattr(self.config, "transformers_weights", None)
-        if folder is not None and (folder / "generation_config.json").is_file():
-            read_config(folder, "generation_config.json")  # found out now, not after the weights
         self.model_class = _model_class(options.model_class, self.config)
+        if _generates(self.model_class):
+            _check_generation_config(folder)
+        _check_arguments(self.model_class, self.config, *model_args, **self._model_kwargs)
         self.base_prefix = getattr(self.model_class, "base_model_prefix", "")
         self.declared_dtype = _declared_dtype(self.config)
         _refuse_unsupported(self.config)
 
     def construct(self) -> nn.Module:
         # Its own copy, since a constructor may write to its config.
-        model = self.model_class(
-            copy.deepcopy(self.config), *self._model_args, **self._model_kwargs
-        )
+        try:
+            model = self.model_class(
+                copy.deepcopy(self.config), *self._model_args, **self._model_kwargs
+            )
+        except ValueError as cause:
+            told = f"The config makes no {self.model_class.__name__}: {cause}"
+            raise BadConfig(told, "Check its fields and the arguments.") from cause
         _patch_output_recorders(model)
         return model
 
@@ -193,7 +206,7 @@ class TransformersModel(Architecture):
         getattr(model, "all_tied_weights_keys", {}).pop(name, None)
 
     def read_generation_config(self, model: Any, folder: Path | None, options: Options) -> None:
-        if not (hasattr(model, "can_generate") and model.can_generate()):
+        if not _generates(model):
             return
         given = options.generation_config
         if given is not None:
@@ -220,6 +233,49 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return content
 
 
+def _plain_config(folder: Path | None, given: Any) -> dict[str, Any]:
+    """The config of a plain Llama: given as a mapping, an object or a folder, or else read."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    if hasattr(given, "to_dict"):
+        return dict(given.to_dict())
+    return read_config(_config_folder(folder, given))
+
+
+def _config_folder(folder: Path | None, given: Any) -> Path:
+    if given is None:
+        return folder or Path()
+    if not isinstance(given, (str, os.PathLike)):
+        raise BadOptions(
+            f"config={given!r} is neither a config object nor a path.",
+            "Build a config object of it, or leave `config` out.",
+        )
+    return Path(given)
+
+
+def _generates(model: Any) -> bool:
+    """Whether a model, or a class of models, generates; plain modules do not say."""
+    return hasattr(model, "can_generate") and bool(model.can_generate())
+
+
+def _check_generation_config(folder: Path | None) -> None:
+    """Raise before the weights are read if `generation_config.json` is no JSON object (CFG-14)."""
+    name = "generation_config.json"
+    if folder is not None and (folder / name).is_file():
+        read_config(folder, name)
+
+
+def _check_arguments(model_class: Any, *arguments: Any, **keywords: Any) -> None:
+    """Raise before anything is read if the model class does not take its arguments (CFG-16)."""
+    try:
+        inspect.signature(model_class).bind(*arguments, **keywords)
+    except TypeError as cause:
+        raise UnknownArgument(
+            f"{model_class.__name__} does not take what it is given: {cause}.",
+            "It is no option, and the config has no such field.",
+        ) from cause
+
+
 def _config(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]:
     """The config and the arguments that are the model's own (CFG-3)."""
     from transformers import PretrainedConfig
@@ -228,7 +284,7 @@ def _config(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]
     if isinstance(options.config, PretrainedConfig):
         config = copy.deepcopy(options.config)
     else:
-        where = Path(options.config) if options.config is not None else folder or Path()
+        where = _config_folder(folder, options.config)
         config, overrides = _read_transformers_config(where, options.model_class, overrides)
     if options.attn_implementation is not None:
         config._attn_implementation = options.attn_implementation
@@ -240,8 +296,11 @@ def _read_transformers_config(
 ) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoConfig
 
-    read_config(folder)
+    content = read_config(folder)
     reader = getattr(model_class, "config_class", None) or AutoConfig
+    if reader is AutoConfig and "model_type" not in content:
+        # Releases before 5.1 look for the name of a type in the path.
+        raise BadConfig(f"{folder / 'config.json'} has no model_type.", "Pass a `model_class`.")
     try:
         config, rest = reader.from_pretrained(
             str(folder), return_unused_kwargs=True, local_files_only=True, **overrides
@@ -249,7 +308,16 @@ def _read_transformers_config(
     except Exception as cause:  # each release checks its fields in its own way
         told = f"{folder / 'config.json'} makes no {reader.__name__}: {cause}"
         raise BadConfig(told, "Check its fields and the keyword arguments.") from cause
+    _give_rope_its_old_names(config)
     return config, rest
+
+
+def _give_rope_its_old_names(config: Any) -> None:
+    """For releases before 5, which pass over `rope_parameters` (CFG-1)."""
+    rope = vars(config).get("rope_parameters")
+    if "rope_theta" in vars(config) and isinstance(rope, Mapping):
+        config.rope_theta = rope.get("rope_theta", config.rope_theta)
+        config.rope_scaling = None if rope.get("rope_type") == "default" else dict(rope)
 
 
 def _model_class(asked: Any, config: Any) -> Any:
@@ -292,8 +360,8 @@ def _dtype_field(config: Any) -> str:
 
 
 def _declared_dtype(config: Any) -> Any:
-    """What the config declares, under whichever name; a release before 4.56 knows only the old."""
-    return getattr(config, _dtype_field(config), None) or vars(config).get("dtype")
+    """What the config declares, the new name first; a release before 4.56 knows only the old."""
+    return vars(config).get("dtype") or getattr(config, _dtype_field(config), None)
 
 
 def _patch_output_recorders(model: nn.Module) -> None:
@@ -341,8 +409,12 @@ def _generation_config(model: nn.Module, folder: Path) -> Any:
     from transformers import GenerationConfig
 
     local: dict[str, Any] = {"local_files_only": True}
-    if (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(str(folder), **local)
+    path = folder / "generation_config.json"
+    if path.is_file():
+        try:
+            return GenerationConfig.from_pretrained(str(folder), **local)
+        except ValueError as cause:  # each release checks other fields
+            raise BadConfig(f"{path} makes no generation config: {cause}") from cause
     if not (folder / "config.json").is_file():
         return model.generation_config
     return GenerationConfig.from_pretrained(

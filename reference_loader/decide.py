@@ -13,7 +13,7 @@ from reference_loader import devices, names
 from reference_loader.architecture import Architecture
 from reference_loader.checkpoint import Checkpoint
 from reference_loader.dtypes import ModelDtype, tensor_dtype
-from reference_loader.errors import NothingMatches, ShapeMismatch
+from reference_loader.errors import BadDtype, NothingMatches, ShapeMismatch
 from reference_loader.formats import header
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan, Mismatch, Placement
@@ -39,12 +39,15 @@ def take_inventory(checkpoint: Checkpoint, options: Options | None = None) -> In
 
     Raises:
         BadTensorFile, UnsafePickle: see `formats.header`.
+        NothingMatches: the files hold no tensor (FMT-16); a state dict may be empty.
     """
     listed = checkpoint.index.shard_of if checkpoint.index else {}
     copies: dict[str, list[StoredTensor]] = {}
     for file in checkpoint.files:
         for key, tensor in header(file, options or Options()).items():
             copies.setdefault(key, []).append(tensor)
+    if not copies and checkpoint.folder is not None:
+        raise NothingMatches(f"{checkpoint.chosen} holds no tensors.", "Check who wrote it.")
     stored = {key: _listed_copy(found, listed.get(key)) for key, found in copies.items()}
     return Inventory(
         stored,
@@ -107,6 +110,7 @@ def match(
 
     Raises:
         NothingMatches: not one key has a slot (MAP-7).
+        BadDtype: a complex tensor for a real slot (FMT-10).
     """
     targets = names.resolve(stored, skeleton.slots, prefix, renames)
     winners: dict[str, StoredTensor] = {}
@@ -115,6 +119,7 @@ def match(
             winners[target] = stored[key]
     if stored and not winners and skeleton.slots:
         raise _nothing_matches(stored, skeleton)
+    _refuse_complex(winners, skeleton.slots)
     placements, mismatched = [], []
     for target, tensor in winners.items():
         slot = skeleton.slots[target]
@@ -127,6 +132,17 @@ def match(
     losers = stored.keys() - {tensor.key for tensor in winners.values()}
     superseded = frozenset(key for key in losers if targets[key] in skeleton.slots)
     return Match(tuple(placements), tuple(mismatched), unexpected, superseded)
+
+
+def _refuse_complex(winners: Mapping[str, StoredTensor], slots: Mapping[str, Slot]) -> None:
+    """Raise where a cast would lose the imaginary parts."""
+    for target, tensor in winners.items():
+        if tensor.dtype.is_complex and not slots[target].dtype.is_complex:
+            raise BadDtype(
+                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, the model's "
+                f"{target!r} is {slots[target].dtype}.",
+                "Store its real part.",
+            )
 
 
 def _device(slot: Slot, device_map: devices.DeviceMap | None) -> Any:
@@ -271,7 +287,7 @@ def make_plan(
 def _nothing_matches(stored: Mapping[str, StoredTensor], skeleton: Skeleton) -> NothingMatches:
     key, tensor = next(iter(stored.items()))
     return NothingMatches(
-        f"Not one of the {len(stored)} stored tensors belongs to the model: {tensor.file} holds "
+        f"Not one of the {len(stored)} stored keys belongs to the model: {tensor.file} holds "
         f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
         "Check the model class, or rename with `key_mapping`.",
     )

@@ -112,6 +112,12 @@ class BadOptions(LoadError, ValueError):
     code = "bad-options"
 
 
+class UnknownArgument(LoadError, TypeError):
+    """A keyword argument that is no option, no field of the config, and nothing to the model."""
+
+    code = "unknown-argument"
+
+
 class MetaDevice(LoadError, RuntimeError):
     """Loading is asked for where there is no memory."""
 
@@ -119,7 +125,7 @@ class MetaDevice(LoadError, RuntimeError):
 
 
 class BadDtype(LoadError, ValueError):
-    """The dtype asked for is not one a model can be built in (DTY-5, DTY-6)."""
+    """A model cannot be built in the dtype asked for, or filled from the stored one (FMT-10)."""
 
     code = "bad-dtype"
 
@@ -131,7 +137,7 @@ class ShapeMismatch(LoadError, RuntimeError):
 
 
 class NothingMatches(LoadError, ValueError):
-    """Not one stored tensor belongs to the model (MAP-7)."""
+    """Not one stored tensor belongs to the model (MAP-7), or there is none (FMT-16)."""
 
     code = "nothing-matches"
 

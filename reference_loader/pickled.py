@@ -17,16 +17,21 @@ from reference_loader.tensors import StoredTensor
 def read_pickled_header(path: Path, weights_only: bool = True) -> dict[str, StoredTensor]:
     """What a pickled file holds, in the order of its dictionary, without its payload.
 
+    An entry that is no tensor is described as one of no bytes, so that it is reported like any key
+    that the model does not have (FMT-15).
+
     Raises:
         UnsafePickle: the pickle would run code, and `weights_only` forbids it (FMT-5).
         BadTensorFile: the file is damaged, or holds no dictionary of tensors (FMT-6).
     """
     content = _load(path, weights_only, map_location="meta")
-    return {
-        key: StoredTensor(key, path, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes)
-        for key, tensor in content.items()
-        if isinstance(tensor, torch.Tensor)
-    }
+    return {key: _described(path, key, value) for key, value in content.items()}
+
+
+def _described(path: Path, key: str, value: Any) -> StoredTensor:
+    if not isinstance(value, torch.Tensor):
+        return StoredTensor(key, path, torch.uint8, (), 0, 0)
+    return StoredTensor(key, path, value.dtype, tuple(value.shape), 0, value.nbytes)
 
 
 class PickledFile:
@@ -35,12 +40,17 @@ class PickledFile:
     def __init__(self, path: Path, weights_only: bool = True) -> None:
         # The legacy format is one stream and cannot be mapped.
         mapped = {"mmap": True} if zipfile.is_zipfile(path) else {}
+        self._path = path
         self._tensors = _load(path, weights_only, map_location="cpu", **mapped)
         self._given: set[int] = set()
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
         """The tensor, with a storage of its own: keys that share one in the file are no tie."""
-        tensor: torch.Tensor = self._tensors[stored.key]
+        tensor = self._tensors[stored.key]
+        if not isinstance(tensor, torch.Tensor):
+            raise BadTensorFile(
+                f"{self._path} holds a {type(tensor).__name__} under {stored.key!r}, no tensor."
+            )
         storage = tensor.untyped_storage()
         shared = storage.data_ptr() in self._given or storage.nbytes() != tensor.nbytes
         self._given.add(storage.data_ptr())

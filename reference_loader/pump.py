@@ -47,7 +47,9 @@ def _carry_out(
     if on_disk and offloaded.leave(placement):
         return
     device = torch.device("cpu") if on_disk else placement.device
-    tensor = source.view(placement.stored).to(device=device, dtype=placement.dtype)
+    # Only the values count: no gradient flag (FMT-15), no order of memory (FMT-14).
+    stored = source.view(placement.stored).detach().contiguous()
+    tensor = stored.to(device=device, dtype=placement.dtype)
     if on_disk:
         offloaded.write(placement.target, tensor)
     else:

@@ -174,7 +174,9 @@ def test_each_error_is_one_builtin_too_and_has_a_code_and_a_docstring(
 ) -> None:
     """A caller who catches the documented builtin catches it; it is never a bare KeyError."""
     assert issubclass(error, LoadError)
-    builtins = [kind for kind in (OSError, ValueError, RuntimeError) if issubclass(error, kind)]
+    builtins = [
+        kind for kind in (OSError, ValueError, TypeError, RuntimeError) if issubclass(error, kind)
+    ]
     assert len(builtins) == 1
     assert BUILTIN.get(error.__name__, builtins[0]) is builtins[0]
     assert not issubclass(error, KeyError)

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fixtures.files import write_index, write_safetensors
+from reference_loader.checkpoint import of_file
+from reference_loader.decide import take_inventory
 from reference_loader.errors import BadIndex, LoadError, ShardNotFound, UnsafePath
 from reference_loader.index import read_index
 
@@ -160,3 +164,21 @@ def test_nesting_past_all_bounds(tmp_path: Path) -> None:
     """IDX-4."""
     with pytest.raises(BadIndex):
         read_index(written(tmp_path, b'{"metadata":' + b"[" * 100_000))
+
+
+def test_a_thousand_shards(tmp_path: Path) -> None:
+    """IDX-1: each is read once, and no file stays open."""
+    names = [f"model-{n:05}-of-01000.safetensors" for n in range(1, 1001)]
+    for n, name in enumerate(names):
+        write_safetensors(tmp_path / name, {f"layers.{n}.weight": torch.full((2,), float(n))})
+    index = tmp_path / "model.safetensors.index.json"
+    write_index(index, {f"layers.{n}.weight": name for n, name in enumerate(names)}, 8000)
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+
+    inventory = take_inventory(of_file(index, "the only one"))
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+    assert len(inventory.stored) == 1000
+    assert [inventory.stored[f"layers.{n}.weight"].file.name for n in range(1000)] == names
+    assert not inventory.duplicates
+    assert not inventory.phantom | inventory.unlisted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,7 @@ from transformers import (
 
 import reference_loader
 from fixtures.edit import read_weights
+from reference_loader.errors import BadOptions
 from reference_loader.llama import Llama
 
 LLAMA = LlamaConfig(
@@ -284,3 +286,30 @@ def test_text_and_path_are_one_source(checkpoint: Any, monkeypatch: Any) -> None
     for source in (folder, str(folder), folder.name, f"{folder}/"):
         model = reference_loader.from_pretrained(source, model_class=Llama)
         assert model.lm_head.weight.shape == (128, 32)
+
+
+@pytest.mark.parametrize("form", ["object", "mapping", "path"])
+def test_a_plain_llama_takes_a_config_in_every_form(checkpoint: Any, form: str) -> None:
+    """CFG-21: the one passed counts, not the checkpoint's own."""
+    folder, other = checkpoint("llama-f32"), checkpoint("llama-f32", "rope-linear")
+    given = {
+        "object": LlamaConfig.from_pretrained(other),
+        "mapping": json.loads((other / "config.json").read_text()),
+        "path": str(other),
+    }[form]
+    expected = reference_loader.from_pretrained(other, model_class=Llama)
+    loaded = reference_loader.from_pretrained(folder, model_class=Llama, config=given)
+    ids = torch.arange(8)[None]
+    assert torch.equal(loaded(ids).logits, expected(ids).logits)
+    own = reference_loader.from_pretrained(folder, model_class=Llama)
+    assert not torch.equal(loaded(ids).logits, own(ids).logits)
+
+
+@pytest.mark.parametrize("model_class", [Llama, LlamaForCausalLM, None])
+@pytest.mark.parametrize("config", [7, ["llama"]], ids=repr)
+def test_a_config_that_is_none_is_refused(checkpoint: Any, model_class: Any, config: Any) -> None:
+    """CFG-18."""
+    with pytest.raises(BadOptions, match="config="):
+        reference_loader.from_pretrained(
+            checkpoint("llama-f32"), model_class=model_class, config=config
+        )

@@ -1,7 +1,8 @@
-"""RES-10: a state dict in memory as the source."""
+"""RES-10: a state dict in memory as the source; and what memory a model shares with its files."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,3 +57,41 @@ def test_errors_name_the_key(stored: Any, config: Any) -> None:
 
 def test_a_plan_says_where_from(stored: Any, config: Any) -> None:
     assert "the state dict given" in str(plan(None, config=config, state_dict=stored))
+
+
+def test_only_values_are_taken_over(stored: Any, config: Any) -> None:
+    """FMT-14, FMT-15: no gradient flag, no order of memory."""
+    given = {
+        key: torch.nn.Parameter(t.T.contiguous().T if t.ndim == 2 else t, requires_grad=False)
+        for key, t in stored.items()
+    }
+    model = from_pretrained(None, config=config, state_dict=given)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+    assert torch.equal(model.lm_head.weight, stored["lm_head.weight"])
+
+
+@pytest.mark.parametrize("load", [from_pretrained, LlamaForCausalLM.from_pretrained])
+def test_a_model_shares_pages_with_its_files_and_never_writes_to_them(own: Any, load: Any) -> None:
+    """MEM: of the dtype of the file, parameters are views of it, mapped copy-on-write."""
+    folder = own("llama-f32")
+    before = (folder / "model.safetensors").read_bytes()
+    model = load(folder)
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = [line.split()[0] for line in lines if str(folder / "model.safetensors") in line]
+    spans = [tuple(int(end, 16) for end in each.split("-")) for each in mapped]
+    for parameter in model.parameters():
+        assert any(start <= parameter.data_ptr() < stop for start, stop in spans)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("load", [from_pretrained, LlamaForCausalLM.from_pretrained])
+def test_after_a_cast_nothing_of_the_files_is_held(own: Any, load: Any) -> None:
+    """MEM."""
+    folder = own("llama-f32")
+    model = load(folder, dtype="float16")
+    assert model.lm_head.weight.dtype == torch.float16
+    assert str(folder / "model.safetensors") not in Path("/proc/self/maps").read_text()

@@ -34,10 +34,15 @@ def test_header_and_tensors(tmp_path: Path, legacy: bool) -> None:
         assert torch.equal(opened.view(header[key]), tensor)
 
 
-def test_what_is_no_tensor_is_passed_over(tmp_path: Path) -> None:
+def test_what_is_no_tensor_is_listed_and_cannot_be_taken(tmp_path: Path) -> None:
+    """FMT-15: so that it is reported, or refused where the model wants a tensor."""
     path = tmp_path / "pytorch_model.bin"
     write_bin(path, {**TENSORS, "epoch": 3})
-    assert list(read_pickled_header(path)) == list(TENSORS)
+    header = read_pickled_header(path)
+    assert list(header) == [*TENSORS, "epoch"]
+    assert header["epoch"].nbytes == 0
+    with pytest.raises(BadTensorFile, match=r"pytorch_model\.bin holds a int under 'epoch'"):
+        PickledFile(path).view(header["epoch"])
 
 
 def test_keys_that_share_a_storage_in_the_file_are_no_tie(tmp_path: Path) -> None:

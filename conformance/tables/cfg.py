@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from conformance.case import AUTO, INVALID, TWO_SHARDS, Case, ConfigObject, rejected
+from conformance.case import (
+    AUTO,
+    BASE,
+    CAUSAL,
+    INVALID,
+    TWO_SHARDS,
+    Case,
+    ConfigFolder,
+    ConfigObject,
+    rejected,
+)
+
+HOOKED = "conformance.models:WithHook"
+STRETCHED = ConfigFolder("llama-f32", ("rope-linear-old", "dtype-beside-torch-dtype"))
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}
 
 CASES = [
     Case("cfg/old-names", ("CFG-1", "DTY-1", "INI-1", "OUT-2"), "llama-old-config"),
@@ -63,5 +77,106 @@ CASES = [
     *(
         Case(f"cfg/attention-{name}", ("CFG-9", "OUT-1"), options={"attn_implementation": name})
         for name in ("eager", "sdpa")
+    ),
+    *(
+        Case(f"cfg/{name}", ("CFG-1", "INI-1", "OUT-2"), faults=(name,))
+        for kind in ("base", "linear", "llama3")
+        for name in (f"rope-{kind}", f"rope-{kind}-old")
+    ),
+    # Frequencies that depend on the prompt have no formula to be held against.
+    *(
+        Case(f"cfg/{name}", ("CFG-1",), faults=(name,))
+        for name in ("rope-dynamic", "rope-dynamic-old")
+    ),
+    *(
+        Case(f"cfg/{name}", ("CFG-10",), faults=(name,))
+        for name in ("dtype-beside-torch-dtype", "torch-dtype-beside-dtype")
+    ),
+    rejected(
+        "cfg/unknown-type-auto", "CFG-11", "no-such-model", faults=("unknown-type",), model=AUTO
+    ),
+    rejected(
+        "cfg/without-type-auto", "CFG-11", "config.json", faults=("without-type",), model=AUTO
+    ),
+    *(
+        Case(f"cfg/{name}", ("CFG-12", "MAP-1"), faults=(name,))
+        for name in ("unknown-type", "without-type")
+    ),
+    *(
+        Case(f"cfg/{name}", ("CFG-13",), faults=(name,), model=AUTO)
+        for name in ("without-architectures", "empty-architectures", "other-architectures")
+    ),
+    Case("cfg/other-architectures-explicit", ("CFG-13",), faults=("other-architectures",)),
+    rejected(
+        "cfg/generation-not-json",
+        "CFG-14",
+        "generation_config.json",
+        faults=("generation-not-json",),
+    ),
+    rejected(
+        "cfg/generation-no-object",
+        "CFG-14",
+        "generation_config.json",
+        faults=("generation-no-object",),
+    ),
+    Case("cfg/generation-not-json-base", ("CFG-15",), faults=("generation-not-json",), model=BASE),
+    rejected(
+        "cfg/generation-nonsense-value",
+        "CFG-20",
+        "generation_config.json",
+        "max_new_tokens",
+        faults=("generation-nonsense-value",),
+    ),
+    Case("cfg/generation-own-field", ("CFG-4",), faults=("generation-own-field",)),
+    Case("cfg/override-nested", ("CFG-3", "OUT-1"), options={"rope_parameters": LINEAR}),
+    rejected("cfg/unknown-keyword", "CFG-16", "no_such_option", options={"no_such_option": 1}),
+    rejected(
+        "cfg/unknown-keyword-auto",
+        "CFG-16",
+        "no_such_option",
+        model=AUTO,
+        options={"no_such_option": 1},
+    ),
+    Case(
+        "cfg/object-and-model-argument",
+        ("CFG-17", "CFG-2"),
+        model=HOOKED,
+        options={"config": ConfigObject(), "gain": 0.5},
+    ),
+    rejected(
+        "cfg/object-and-override",
+        "CFG-17",
+        "rms_norm_eps",
+        options={"config": ConfigObject(), "rms_norm_eps": 0.1},
+    ),
+    Case(
+        "cfg/object-and-attention",
+        ("CFG-2", "CFG-9"),
+        options={"config": ConfigObject(), "attn_implementation": "eager"},
+    ),
+    *(
+        Case(f"cfg/path{how}", ("CFG-21",), model=model, options={"config": STRETCHED})
+        for how, model in (("", CAUSAL), ("-auto", AUTO))
+    ),
+    rejected(
+        "cfg/path-to-nothing",
+        "CFG-21",
+        "/nonexistent/nowhere",
+        options={"config": "/nonexistent/nowhere"},
+    ),
+    rejected("cfg/dict", "CFG-18", "config=", options={"config": {"model_type": "llama"}}),
+    rejected("cfg/number", "CFG-18", "config=7", options={"config": 7}),
+    rejected(
+        "cfg/attention-unknown",
+        "CFG-19",
+        "no-such-attention",
+        options={"attn_implementation": "no-such-attention"},
+    ),
+    rejected(
+        "cfg/attention-unknown-auto",
+        "CFG-19",
+        "no-such-attention",
+        model=AUTO,
+        options={"attn_implementation": "no-such-attention"},
     ),
 ]

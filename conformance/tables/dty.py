@@ -15,6 +15,7 @@ CASTS = [
     ("mixed-2", "float16"),
     ("f32", "float64"),
 ]
+BUFFERED = "conformance.models:WithOwnBuffers"
 KEPT = "conformance.models:WithFloat32Norms"
 
 CASES = [
@@ -52,5 +53,54 @@ CASES = [
     *(
         Case(f"dty/kept-{dtype}", ("DTY-9",), model=KEPT, options={"dtype": dtype})
         for dtype in ("float16", "bfloat16", "float32")
+    ),
+    *(
+        Case(f"dty/own-buffers-{name}", ("DTY-10",), recipe, ("own-buffers",), model=BUFFERED)
+        for name, recipe in (("f32", "llama-f32"), ("bf16", "llama-bf16-2"))
+    ),
+    Case(
+        "dty/own-buffers-cast",
+        ("DTY-10",),
+        faults=("own-buffers",),
+        model=BUFFERED,
+        options={"dtype": Torch("float16")},
+    ),
+    *(
+        Case(
+            f"dty/both-names-{name}",
+            ("DTY-11",),
+            options={"dtype": Torch(name), "torch_dtype": Torch("float64")},
+        )
+        for name in ("float16", "bfloat16")
+    ),
+    Case("dty/declared-f16", ("DTY-12", "DTY-7"), "llama-bf16-declared-f16"),
+    Case(
+        "dty/declared-f32-auto",
+        ("DTY-12", "DTY-7"),
+        "llama-f16-declared-f32-2",
+        options={"dtype": "auto"},
+    ),
+    Case(
+        "dty/undeclared-after-integers",
+        ("DTY-2",),
+        "llama-bf16-undeclared",
+        ("integer-first",),
+        options={"dtype": "auto"},
+    ),
+    *(
+        Case(
+            f"dty/extreme-values-as-{name}",
+            ("DTY-7",),
+            faults=("extreme-values",),
+            options={"dtype": Torch(name)},
+        )
+        for name in ("float32", "float16", "bfloat16")
+    ),
+    Case(
+        "dty/extreme-values-of-bf16",
+        ("DTY-7",),
+        "llama-bf16-2",
+        ("extreme-values",),
+        options={"dtype": Torch("float16")},
     ),
 ]

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from conformance.case import HALF, Case, rejected
+from conformance.case import HALF, TWO_SHARDS, Case, Torch, rejected
+
+ODD_SHAPES = "conformance.models:WithOddShapes"
+BFLOAT16 = {"dtype": Torch("bfloat16")}
+KEY = "model.norm.weight"
+LYING_HEADERS = ("length-huge", "length-zero", "not-utf8", "no-object", "key-twice")
+LYING_ENTRIES = {
+    "entry-overlaps": KEY,
+    "entry-past-the-end": "lm_head.weight",
+    "hole-in-the-payload": "",
+    "entry-shape-too-large": KEY,
+    "entry-shape-negative": KEY,
+    "entry-dtype-unknown": KEY,
+    "entry-without-offsets": KEY,
+}
 
 CASES = [
     rejected("fmt/truncated-single", "FMT-1", "model.safetensors", faults=("truncated-shard",)),
@@ -44,4 +58,55 @@ CASES = [
         faults=("pickle-truncated",),
     ),
     rejected("fmt/pickle-truncated", "FMT-6", "pytorch_model.bin", faults=("pickle-truncated",)),
+    rejected("fmt/empty-single", "FMT-2", "model.safetensors", faults=("empty-file",)),
+    rejected(
+        "fmt/empty-shard",
+        "FMT-2",
+        "model-00002-of-00002.safetensors",
+        recipe=TWO_SHARDS,
+        faults=("empty-file",),
+    ),
+    *(
+        rejected(f"fmt/header-{name}", "FMT-7", "model.safetensors", faults=(f"header-{name}",))
+        for name in LYING_HEADERS
+    ),
+    *(
+        rejected(f"fmt/{name}", "FMT-8", "model.safetensors", key, faults=(name,))
+        for name, key in LYING_ENTRIES.items()
+    ),
+    *(
+        Case(f"fmt/norms-{name}", ("FMT-9", "DTY-7"), faults=(f"norms-{name}",))
+        for name in ("signed", "unsigned", "narrow")
+    ),
+    Case(
+        "fmt/norms-signed-bf16",
+        ("FMT-9", "DTY-7"),
+        TWO_SHARDS,
+        ("norms-signed",),
+        options=BFLOAT16,
+    ),
+    rejected("fmt/norms-complex", "FMT-10", "model.safetensors", KEY, faults=("norms-complex",)),
+    Case("fmt/extra-of-every-dtype", ("FMT-9", "INF-3"), faults=("extra-of-every-dtype",)),
+    Case("fmt/odd-shapes", ("FMT-11", "MAP-1"), faults=("odd-shapes",), model=ODD_SHAPES),
+    Case(
+        "fmt/odd-shapes-bf16",
+        ("FMT-11", "DTY-7"),
+        TWO_SHARDS,
+        ("odd-shapes",),
+        model=ODD_SHAPES,
+        options=BFLOAT16,
+    ),
+    Case("fmt/odd-shapes-pickled", ("FMT-11",), faults=("odd-shapes", "pickled"), model=ODD_SHAPES),
+    Case("fmt/linked", ("FMT-12", "OUT-1"), "llama-generation", ("linked",), greedy=True),
+    Case("fmt/linked-sharded", ("FMT-12",), TWO_SHARDS, ("linked",)),
+    Case("fmt/one-storage", ("FMT-13", "TIE-5"), "llama-untied-equal", ("pickled-one-storage",)),
+    Case("fmt/one-storage-tied", ("FMT-13", "TIE-3"), "llama-tied-equal", ("pickled-one-storage",)),
+    Case("fmt/views", ("FMT-13",), faults=("pickled-views",)),
+    Case("fmt/transposed", ("FMT-14",), faults=("pickled-transposed",)),
+    Case("fmt/transposed-cast", ("FMT-14",), faults=("pickled-transposed",), options=HALF),
+    Case("fmt/parameters", ("FMT-15",), faults=("pickled-parameters",)),
+    Case("fmt/beside-numbers", ("FMT-15",), faults=("pickled-beside-numbers",)),
+    rejected("fmt/nested", "MAP-7", "state_dict", faults=("pickled-nested",)),
+    rejected("fmt/no-tensors", "FMT-16", "model.safetensors", faults=("no-tensors",)),
+    rejected("fmt/no-tensors-pickled", "FMT-16", "pytorch_model.bin", faults=("pickled-empty",)),
 ]

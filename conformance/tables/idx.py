@@ -8,6 +8,8 @@ SEVEN_SHARDS = "llama-f32-7"
 
 CASES = [
     *(Case(f"idx/{n}-shards", ("IDX-1", "MAP-1"), f"llama-f32-{n}") for n in (2, 3, 7)),
+    Case("idx/a-shard-a-tensor", ("IDX-1", "MAP-1"), "llama-f32-30"),
+    Case("idx/one-shard", ("IDX-1",), faults=("index-over-one-shard",)),
     Case("idx/odd-shard-names", ("IDX-1",), TWO_SHARDS, ("odd-shard-names",)),
     *(
         Case(f"idx/stray-duplicate-of-{n}", ("IDX-2",), f"llama-f32-{n}", ("stray-duplicate",))
@@ -38,6 +40,14 @@ CASES = [
         faults=("index-without-weight-map",),
     ),
     rejected(
+        "idx/empty-weight-map",
+        "IDX-5",
+        "index.json",
+        "weight_map",
+        recipe=TWO_SHARDS,
+        faults=("index-names-nothing",),
+    ),
+    rejected(
         "idx/absent-shard-of-2",
         "IDX-6",
         "model-00002-of-00002.safetensors",
@@ -65,6 +75,39 @@ CASES = [
         "../outside.safetensors",
         recipe="llama-f32-3",
         faults=("index-leads-outside",),
+    ),
+    rejected(
+        "idx/shard-is-a-folder",
+        "IDX-6",
+        "inner",
+        recipe=TWO_SHARDS,
+        faults=("index-names-folder",),
+    ),
+    *(
+        rejected(
+            f"idx/shard-is-{name}",
+            "IDX-11",
+            "index.json",
+            "model.norm.weight",
+            recipe=TWO_SHARDS,
+            faults=(f"index-names-{name}",),
+        )
+        for name in ("null", "number")
+    ),
+    *(
+        rejected(
+            f"idx/shard-is-{name}",
+            "IDX-9",
+            "index.json",
+            "outside.safetensors",
+            recipe=TWO_SHARDS,
+            faults=(f"index-names-{name}",),
+        )
+        for name in ("absolute", "drive")
+    ),
+    *(
+        Case(f"idx/{name}", ("IDX-10",), TWO_SHARDS, (f"index-{name}",))
+        for name in ("metadata-empty", "size-wrong", "size-no-number")
     ),
     Case("idx/phantom-key", ("IDX-7", "INF-2"), TWO_SHARDS, ("phantom-key",)),
     Case("idx/unlisted-key", ("IDX-8",), TWO_SHARDS, ("unlisted-key",)),

@@ -7,6 +7,8 @@ from pathlib import Path
 from conformance.case import BASE, HALF, IN_MEMORY, TWO_SHARDS, Case, ConfigObject, rejected
 
 PASSED = {"config": ConfigObject()}
+FP16 = {"variant": "fp16"}
+INNER = {"subfolder": "inner"}
 ONLY_SAFE = {"use_safetensors": True}
 
 CASES = [
@@ -71,4 +73,17 @@ CASES = [
     Case("res/named-by-config-half", ("RES-12",), "llama-f16", ("renamed-and-named",)),
     rejected("res/named-outside", "RES-13", "../outside.safetensors", faults=("named-outside",)),
     rejected("res/named-as-pickle", "RES-13", "pytorch_model.bin", faults=("named-as-pickle",)),
+    Case("res/bin-beside-its-index", ("RES-8",), "llama-f32-3", ("pickled", "bin-beside-index")),
+    Case("res/variant-pickled", ("RES-7",), faults=("pickled", "bin-variant-fp16"), options=FP16),
+    rejected("res/subfolder-absent", "RES-5", "inner", options={"subfolder": "inner"}),
+    rejected(
+        "res/only-safetensors",
+        "RES-4",
+        "pytorch_model.bin",
+        "checkpoint",
+        options={"use_safetensors": False},
+    ),
+    rejected("res/dangling-link", "RES-4", "model.safetensors", faults=("dangling-link",)),
+    Case("res/index-named-by-config", ("RES-12",), TWO_SHARDS, ("index-renamed-and-named",)),
+    Case("res/pickled-in-subfolder", ("RES-6",), faults=("pickled", "subfolder"), options=INNER),
 ]

@@ -144,6 +144,7 @@ TRIALS = [
         options={"model": "conformance.models:WithFrozenEmbedding"},
     ),
     Trial("INI-4", unwritten, "values", NORM),
+    Trial("INI-4", unwritten, "values", NORM, options={"faults": ("extreme-values",)}),
     Trial("INI-4", unwritten_buffer, "values", FREQUENCIES),
     Trial("INI-4", on_meta, "device", NORM),
     Trial("MIS-1", zero_head, "values", HEAD, options=MISSING_HEAD),
