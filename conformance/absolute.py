@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from conformance.case import VALID, Case
+from conformance.case import SEED, VALID, Case
 from conformance.fingerprint import fingerprint
 from conformance.outputs import example_inputs, observe_outputs
 from conformance.records import Divergence, Observation
@@ -28,6 +29,19 @@ Check = Callable[[Case, Path, Any, Observation], Iterable[Divergence]]
 
 # OUT-2: machine epsilons of the model's dtype, relative to the largest logit.
 EPSILONS = 64
+
+# MIS-2: layers that the library initialises with one call.
+PLAIN = ("lm_head.weight", "score.weight", "proj.weight")
+
+# OFF: options that only say how weights are kept on disk.
+OFFLOADING = ("offload_folder", "offload_buffers", "offload_state_dict")
+
+# What the families call the embedding; what the class named ties, whatever the config says.
+EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight", "backbone.embeddings.weight")
+TIED = {
+    "T5ForConditionalGeneration": ("shared.weight", "embed_tokens.weight", "lm_head.weight"),
+    "WithTwin": ("embed_tokens.weight", "twin.weight"),
+}
 
 # RES-14 to RES-18: options that a load from a folder has no use for.
 OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -46,7 +60,7 @@ def check(case: Case, source: Path, model: Any, observation: Observation) -> Ite
 def _stored_bits(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
-    """MAP-1, DTY-7: each parameter is its stored tensor, cast once."""
+    """MAP-1, DTY-7, MIS-6: each parameter is its stored tensor, cast once."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for path in _weight_files(source):
         with safe_open(path, framework="pt") as file:
@@ -73,7 +87,7 @@ def _written(
 ) -> Iterator[Divergence]:
     """INI-4: nothing is left without memory, or with memory nobody wrote to, which holds NaN."""
     for name, facts in observation.tensors.items():
-        if facts["device"] == "meta" and not _places_on_disk(case):
+        if facts["device"] == "meta" and not _places_on_disk(case, observation):
             yield Divergence("device", name, "a device with memory", "meta")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta or not tensor.is_floating_point() or not bool(tensor.isnan().any()):
@@ -93,9 +107,11 @@ def _stored_with_nan(source: Path, name: str) -> bool:
     return False
 
 
-def _places_on_disk(case: Case) -> bool:
-    device_map = case.options.get("device_map")
-    return isinstance(device_map, dict) and "disk" in device_map.values()
+def _places_on_disk(case: Case, observation: Observation) -> bool:
+    """Whether the map asked for, or that made of the budgets, has a disk in it."""
+    asked = case.options.get("device_map")
+    maps = (asked if isinstance(asked, dict) else {}, observation.device_map or {})
+    return any("disk" in device_map.values() for device_map in maps)
 
 
 def _rotary(case: Case, source: Path, model: Any, observation: Observation) -> Iterator[Divergence]:
@@ -109,14 +125,24 @@ def _rotary(case: Case, source: Path, model: Any, observation: Observation) -> I
                 yield Divergence("values", name, "theta^(-2i/d)", f"relative error {error:.1e}")
 
 
-def _constructor_buffer(
+def _own_buffers(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
-    """INI-2: the buffer of `conformance.models.WithBuffer`."""
-    expected = torch.linspace(0.5, 2.0, model.config.vocab_size, dtype=torch.float32)
-    yield from _unless_equal(
-        "values", "scale", fingerprint(expected), observation.tensors["scale"]["fingerprint"]
-    )
+    """INI-2, INI-8: the buffers of the models in `conformance.models`."""
+    for name, expected in _values_of_buffers(model).items():
+        found = observation.tensors[name]["fingerprint"]
+        yield from _unless_equal("values", name, fingerprint(expected), found)
+
+
+def _values_of_buffers(model: Any) -> dict[str, torch.Tensor]:
+    name = type(model).__name__
+    if name == "WithBufferInside":
+        return {"model.layers.0.extra.weight": torch.full((4, 4), 0.5)}
+    if name == "WithSeveralBuffers":
+        noise = torch.randn(8, generator=torch.Generator().manual_seed(7), dtype=torch.float32)
+        mask = torch.ones(4, 4).tril().bool()
+        return {"places": torch.arange(8), "mask": mask, "noise": noise.to(model.noise.dtype)}
+    return {"scale": torch.linspace(0.5, 2.0, model.config.vocab_size, dtype=torch.float32)}
 
 
 def _frozen(case: Case, source: Path, model: Any, observation: Observation) -> Iterator[Divergence]:
@@ -132,8 +158,10 @@ def _fresh_statistics(
     """MIS-1: mean and deviation of initialised matrices, norms of ones."""
     for name in sorted(_fresh(observation)):
         tensor = model.get_parameter(name).detach().double()
+        if tensor.is_meta:
+            continue  # INI-4 says so
         if tensor.ndim < 2:
-            wanted = 1.0 if "norm" in name else 0.0
+            wanted = 1.0 if "norm" in name else getattr(model, "given_bias", 0.0)
             if not torch.all(tensor == wanted):
                 yield Divergence("values", name, f"all {wanted}", "other values")
             continue
@@ -146,10 +174,29 @@ def _fresh_statistics(
             )
 
 
+def _seeded_numbers(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """MIS-2: one fresh head or projection has the seed's first normal numbers, in every release.
+
+    The embedding also has a row for padding, and a user's layer may be initialised in any way.
+    """
+    fresh = {observation.tensors[name]["storage"] for name in _fresh(observation)}
+    matrices = [name for name in fresh if len(observation.tensors[name]["shape"]) == 2]
+    if len(matrices) != 1 or not matrices[0].endswith(PLAIN):
+        return
+    facts, weight = observation.tensors[matrices[0]], model.get_parameter(matrices[0])
+    if not weight.is_meta:
+        generator = torch.Generator().manual_seed(SEED)
+        drawn = torch.empty(weight.shape, dtype=weight.dtype)
+        drawn.normal_(0.0, model.config.initializer_range, generator=generator)
+        yield from _unless_equal("values", matrices[0], fingerprint(drawn), facts["fingerprint"])
+
+
 def _fresh(observation: Observation) -> set[str]:
     info = observation.info or {}
     names = [*_values(info, "missing_keys"), *_values(info, "mismatched_keys")]
-    return {name.partition(" ")[0] for name in names}
+    return {name.partition(" ")[0] for name in names} & observation.tensors.keys()
 
 
 def _values(info: Any, field: str) -> list[str]:
@@ -167,7 +214,7 @@ def _still_generator(
 def _one_storage(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
-    """TIE-1, TIE-2, TIE-3, TIE-7: embedding and head are one storage."""
+    """TIE-1, TIE-2, TIE-3, TIE-7, TIE-9: embedding and head are one storage."""
     yield from _unless_equal("tie", "lm_head.weight", "the embedding", _shared(observation))
 
 
@@ -179,19 +226,31 @@ def _two_storages(
 
 
 def _shared(observation: Observation) -> str:
-    head = observation.tensors["lm_head.weight"]["storage"]
-    embedding = observation.tensors["model.embed_tokens.weight"]["storage"]
-    return "the embedding" if head == embedding else "its own"
+    storage = {name: facts["storage"] for name, facts in observation.tensors.items()}
+    embedding = next(name for name in EMBEDDINGS if name in storage)
+    return "the embedding" if storage["lm_head.weight"] == storage[embedding] else "its own"
+
+
+def _all_names_one_storage(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """TIE-8, TIE-10: embedding, head and what else is tied to them are one storage."""
+    tied = [name for name in observation.tensors if name.endswith(TIED[type(model).__name__])]
+    for name in tied:
+        yield from _unless_equal("tie", name, tied[0], observation.tensors[name]["storage"])
 
 
 def _containers(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
-    """INF-1: four fields, three sets and a list."""
+    """INF-1: four fields, three sets and an empty list."""
     wanted = dict.fromkeys(("missing_keys", "unexpected_keys", "mismatched_keys"), "set")
     wanted["error_msgs"] = "list"
     found = {field: facts["container"] for field, facts in (observation.info or {}).items()}
     yield from _unless_equal("config", "loading info", wanted, found)
+    yield from _unless_equal(
+        "config", "error_msgs", [], _values(observation.info or {}, "error_msgs")
+    )
 
 
 def _true_outputs(
@@ -214,10 +273,13 @@ def _true_outputs(
 def _as_in_memory(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
-    """OFF-1 to OFF-4: the outputs of the same load without a device map."""
-    left_out = ("device_map", "offload_folder")
+    """OFF-1 to OFF-5, OFF-8: the outputs of the same load, same seed, without a device map."""
+    # The state dict of a case is that of its folder.
+    left_out = {"device_map", "max_memory", "state_dict", "config", *OFFLOADING}
     options = {name: value for name, value in case.options.items() if name not in left_out}
-    in_memory = from_pretrained(source, model_class=case.model_class(), **options)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(SEED)
+        in_memory = from_pretrained(source, model_class=case.model_class(), **options)
     expected = observe_outputs(in_memory, greedy=False)
     for name, facts in expected.items():
         yield from _unless_equal("output", name, facts, observation.outputs.get(name, "absent"))
@@ -259,6 +321,34 @@ def _matches(name: str, globs: Iterable[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
+def _whole_layers(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """PLC-6: each layer is in one place."""
+    for name in observation.device_map or {}:
+        if re.match(r"model\.layers\.\d+\.", name):
+            yield Divergence(
+                "device-map", name, "in the place of its layer", "in a place of its own"
+            )
+
+
+def _within_budget(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """PLC-8: the parameters on a device take no more bytes than its budget."""
+    budget = _bytes(case.options["max_memory"]["cpu"])
+    held = sum(p.numel() * p.element_size() for p in model.parameters() if p.device.type == "cpu")
+    if held > budget:
+        yield Divergence("device", "cpu", f"at most {budget} bytes", f"{held} bytes")
+
+
+def _bytes(size: int | str) -> int:
+    """A budget as a number; in words it is one of powers of ten."""
+    if isinstance(size, int):
+        return size
+    return int(size[:-2]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[size[-2:]]
+
+
 def _evaluation(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
@@ -276,17 +366,22 @@ def _unless_equal(kind: str, where: str, expected: Any, actual: Any) -> Iterator
 CHECKS: dict[str, Check] = {
     "MAP-1": _stored_bits,
     "DTY-7": _stored_bits,
+    "MIS-6": _stored_bits,
     "INI-1": _rotary,
-    "INI-2": _constructor_buffer,
+    **dict.fromkeys(("INI-2", "INI-8"), _own_buffers),
     "INI-3": _frozen,
     "INI-4": _written,
     "MIS-1": _fresh_statistics,
+    "MIS-2": _seeded_numbers,
     "MIS-3": _still_generator,
-    **dict.fromkeys(("TIE-1", "TIE-2", "TIE-3", "TIE-7"), _one_storage),
+    **dict.fromkeys(("TIE-1", "TIE-2", "TIE-3", "TIE-7", "TIE-9"), _one_storage),
     **dict.fromkeys(("TIE-4", "TIE-5", "TIE-6"), _two_storages),
-    **dict.fromkeys(("OFF-1", "OFF-2", "OFF-3", "OFF-4"), _as_in_memory),
+    **dict.fromkeys(("TIE-8", "TIE-10"), _all_names_one_storage),
+    **dict.fromkeys(("OFF-1", "OFF-2", "OFF-3", "OFF-4", "OFF-5", "OFF-8"), _as_in_memory),
     **dict.fromkeys(("RES-14", "RES-15", "RES-18"), _as_from_folder),
     "RES-16": _from_cache,
+    "PLC-6": _whole_layers,
+    "PLC-8": _within_budget,
     "INF-1": _containers,
     "OUT-2": _true_outputs,
     "OUT-4": _evaluation,

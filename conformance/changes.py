@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from conformance.case import Case
 from conformance.compare import compare
-from conformance.records import AGREE, ERROR, SKIP, Divergence, Observation, Result
+from conformance.records import (
+    AGREE,
+    ERROR,
+    SKIP,
+    Divergence,
+    Observation,
+    Result,
+    fields_of,
+)
 from conformance.spec import clause_for
+
+if TYPE_CHECKING:
+    from conformance.case import Case
 
 REGRESSED, FIXED, CHANGED, UNCHANGED = "regressed", "fixed", "changed", "unchanged"
 ADDED, REMOVED, INCOMPARABLE = "added", "removed", "incomparable"
@@ -71,6 +81,12 @@ class Change:
         fields = asdict(self)
         targets = {"from": fields.pop("before"), "to": fields.pop("after")}
         return {"record": "change", **targets, **fields}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Change:
+        """A change that was written as a line of `report.jsonl`."""
+        fields = fields_of(record)
+        return cls(before=fields.pop("from"), after=fields.pop("to"), **fields)
 
 
 def changes(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[Change]:

@@ -10,13 +10,16 @@ from conformance.cases import CASES
 from conformance.deviations import deviations, stale
 from conformance.keep import now, recording, run_folder
 from conformance.records import Result, exit_code
-from conformance.report.junit import write_junit
+from conformance.report.markdown import comment
+from conformance.report.renderings import render
 from conformance.report.terminal import progress, show, summary
 from conformance.run import Session, header, judge_all, open_session
 
 
-def check(cases: Sequence[Case], loader_name: str, out: Path | None) -> int:
-    """Judge the cases, show the table, write the records; the exit code.
+def check(
+    cases: Sequence[Case], loader_name: str, out: Path | None, markdown: bool = False
+) -> int:
+    """Judge the cases, show the table or a comment in Markdown, write the records; the exit code.
 
     Raises:
         UnknownLoader: `loader_name` names none.
@@ -30,9 +33,12 @@ def check(cases: Sequence[Case], loader_name: str, out: Path | None) -> int:
             results.append(result)
         complaints = _stale(results, session)
         code = exit_code(results, complaints)
-        write_junit(folder / "junit.xml", results, f"conformance of {loader_name}")
         recorder.footer(code, now())
-    show(results, complaints, _foot(results, session, folder))
+    report = render(folder)
+    if markdown:
+        print(comment(report, [f"stale deviation: {line}" for line in complaints]), end="")
+    else:
+        show(results, complaints, _foot(results, session, folder))
     return code
 
 

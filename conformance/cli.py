@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -64,6 +65,15 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_check(commands.add_parser("check", help="judge a loader against the reference"))
     _add_compare(commands.add_parser("compare", help="what changes from one release to the next"))
+    _add_bisect(commands.add_parser("bisect", help="the release that a case changed in"))
+    repro = commands.add_parser("repro", help="a case as a folder for an upstream issue")
+    repro.add_argument("case", metavar="CASE")
+    repro.add_argument("--out", type=Path, metavar="DIR", required=True)
+    repro.set_defaults(run=_repro)
+    render = commands.add_parser("render", help="report.html and the others from a report.jsonl")
+    render.add_argument("folder", type=Path, metavar="DIR", help="of an earlier run")
+    render.add_argument("--format", choices=("files", "markdown"), default="files")
+    render.set_defaults(run=_render)
     _add_explain(commands.add_parser("explain", help="the plan of a load; no weight is read"))
     spec = commands.add_parser("spec", help="show the clauses")
     spec.add_argument("clause", nargs="?", metavar="ID")
@@ -88,6 +98,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", action="append", default=[], metavar="GLOB")
     parser.add_argument("--clause", action="append", default=[], metavar="ID")
     parser.add_argument("--device", choices=("cpu",), default="cpu")
+    parser.add_argument("--format", choices=("table", "markdown"), default="table")
     parser.add_argument("--out", type=Path, metavar="DIR")
     parser.set_defaults(run=_check)
 
@@ -98,8 +109,18 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clause", action="append", default=[], metavar="ID")
     parser.add_argument("--accept", type=Path, metavar="FILE", help="changes to live with")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="the limit of one load")
+    parser.add_argument("--format", choices=("table", "markdown"), default="table")
     parser.add_argument("--out", type=Path, metavar="DIR")
     parser.set_defaults(run=_compare)
+
+
+def _add_bisect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("case", metavar="CASE")
+    parser.add_argument("--good", required=True, metavar="TARGET", help=TARGETS)
+    parser.add_argument("--bad", required=True, metavar="TARGET")
+    parser.add_argument("--clause", metavar="ID", default="", help="the only clause that counts")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="the limit of one load")
+    parser.set_defaults(run=_bisect)
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +141,7 @@ def _check(options: argparse.Namespace) -> int:
 
     cases = _selected(options.checkpoints, options)
     try:
-        return check(cases, options.loader, options.out)
+        return check(cases, options.loader, options.out, options.format == "markdown")
     except UnknownLoader as error:
         raise _UsageError(str(error)) from error
 
@@ -146,8 +167,7 @@ def _selected(checkpoints: Sequence[str | Path], options: argparse.Namespace) ->
 
 def _compare(options: argparse.Namespace) -> int:
     from conformance.accepted import BadAcceptFile
-    from conformance.remote import LOAD_SECONDS, TargetUnusable
-    from conformance.targets import BadTarget, TargetNotMade
+    from conformance.remote import LOAD_SECONDS
     from conformance.upgrade import Comparison, compare
 
     checkpoints = [Path(word) for word in options.words if Path(word).is_dir()]
@@ -156,13 +176,81 @@ def _compare(options: argparse.Namespace) -> int:
         raise _UsageError(f"compare needs two targets or more, and got {targets}; {TARGETS}")
     cases = _selected(checkpoints, options)
     seconds = options.timeout or LOAD_SECONDS
-    asked = Comparison(targets, cases, checkpoints, options.out, options.accept, seconds)
+    markdown = options.format == "markdown"
+    asked = Comparison(targets, cases, checkpoints, options.out, options.accept, seconds, markdown)
     try:
-        return compare(asked)
-    except (BadTarget, BadAcceptFile) as error:
+        with _about_targets():
+            return compare(asked)
+    except BadAcceptFile as error:
+        raise _UsageError(str(error)) from error
+
+
+@contextmanager
+def _about_targets() -> Iterator[None]:
+    """What is wrong with a target, as an error of the command line."""
+    from conformance.remote import TargetUnusable
+    from conformance.targets import BadTarget, TargetNotMade
+
+    try:
+        yield
+    except BadTarget as error:
         raise _UsageError(str(error)) from error
     except (TargetNotMade, TargetUnusable) as error:
         raise _HarnessError(str(error)) from error
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from conformance.bisect import NothingToFind, Search, bisect
+    from conformance.remote import LOAD_SECONDS
+
+    _known_clauses([options.clause] if options.clause else [])
+    seconds = options.timeout or LOAD_SECONDS
+    asked = Search(_one(options.case), options.good, options.bad, options.clause, seconds)
+    try:
+        with _about_targets():
+            return bisect(asked)
+    except NothingToFind as error:
+        raise _HarnessError(str(error)) from error
+
+
+def _one(pattern: str) -> Case:
+    """The only case that the glob matches."""
+    cases = _selected([], argparse.Namespace(case=[pattern], clause=[]))
+    if len(cases) > 1:
+        raise _UsageError(f"{pattern} matches {len(cases)} cases, and one is wanted")
+    return cases[0]
+
+
+def _repro(options: argparse.Namespace) -> int:
+    from conformance.repro import NotReproducible, repro
+    from conformance.run import open_session
+
+    case = _one(options.case)
+    if options.out.exists():
+        raise _UsageError(f"{options.out} exists already")
+    try:
+        result = repro(case, options.out, open_session("stock"))
+    except NotReproducible as error:
+        raise _HarnessError(str(error)) from error
+    print(f"{case.id}: {result.status}; run `python {options.out / 'repro.py'}`")
+    return 0
+
+
+def _render(options: argparse.Namespace) -> int:
+    from conformance.records import BadReport
+    from conformance.report.markdown import comment
+    from conformance.report.renderings import render
+    from conformance.report.whole import read_whole
+
+    try:
+        if options.format == "markdown":
+            print(comment(read_whole(options.folder / "report.jsonl")), end="")
+        else:
+            render(options.folder)
+            print(options.folder / "report.html")
+    except BadReport as error:
+        raise _HarnessError(str(error)) from error
+    return 0
 
 
 def _explain(options: argparse.Namespace) -> int:

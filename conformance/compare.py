@@ -61,7 +61,7 @@ def compare(
         *_mapping("device-map", expected.device_map, actual.device_map),
         *_mapping("output", expected.outputs, actual.outputs),
         *_state(actual),
-        *_mapping("state", _generator(expected), _generator(actual)),
+        *_mapping("state", _left(expected), _left(actual)),
     ]
 
 
@@ -131,8 +131,10 @@ def _state(actual: Observation) -> Iterator[Divergence]:
     yield from _mapping("state", before, after)
 
 
-def _generator(observation: Observation) -> dict[str, Any]:
-    return {"rng": observation.state.get("after", {}).get("rng")}
+def _left(observation: Observation) -> dict[str, Any]:
+    """The state of the generator, and the files in the offload folder if there is one."""
+    generator = {"rng": observation.state.get("after", {}).get("rng")}
+    return generator | dict(observation.state.get("left", {}))
 
 
 def _mapping(

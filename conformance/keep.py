@@ -36,11 +36,30 @@ def run_folder(out: Path | None, target: str) -> Path:
     return folder
 
 
+# What is rendered from `report.jsonl`; never older than it.
+RENDERINGS = ("report.html", "junit.xml", "badge.svg")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, whenever the process is killed."""
+    fresh = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        fresh.write_text(text, "utf-8")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 @contextmanager
 def recording(
     folder: Path, header: Mapping[str, Any], counted: str = "result"
 ) -> Iterator[Recorder]:
-    """A recorder on `report.jsonl`, its header written; the footer is the caller's to write."""
+    """A recorder on `report.jsonl`, its header written; the footer is the caller's to write.
+
+    What an earlier run in the same folder rendered goes first: it would read as this one's.
+    """
+    for name in RENDERINGS:
+        (folder / name).unlink(missing_ok=True)
     with (folder / "report.jsonl").open("w", encoding="utf-8") as file:
         recorder = Recorder(file, counted)
         recorder.header(**header, started=now())

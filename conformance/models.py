@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
 
 from conformance.threads import meet
@@ -71,6 +72,68 @@ class WithLayerNorm(LlamaForCausalLM):
         self.LayerNorm = nn.LayerNorm(config.hidden_size)
 
 
+class WithLayerNormInside(LlamaForCausalLM):
+    """Has the `LayerNorm` in its base model."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.model.LayerNorm = nn.LayerNorm(config.hidden_size)
+
+
+class WithWeightNorm(LlamaForCausalLM):
+    """Has a layer with torch's weight normalisation."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.scaled = weight_norm(nn.Linear(config.hidden_size, 4, bias=False))
+
+
+class Counter(nn.Module):
+    """Keeps state that is neither parameter nor buffer, in torch's own way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = torch.ones(2)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """What `state_dict` stores under `_extra_state`."""
+        return self.state
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes it back."""
+        self.state = state
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits times the sum of the state; in the wider dtype of the two."""
+        return logits * self.state.sum(0, keepdim=True)
+
+
+class WithExtraState(LlamaForCausalLM):
+    """Multiplies its logits by the state of a `Counter`."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.counter = Counter()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent, logits times the state."""
+        output = super().forward(*args, **kwargs)
+        output.logits = self.counter(output.logits)
+        return output
+
+
+class SilentOnMissing(LlamaForCausalLM):
+    """Wants to hear nothing of a missing head."""
+
+    _keys_to_ignore_on_load_missing = [r"lm_head\.\w+"]  # noqa: RUF012  the library's own form
+
+
+class SilentOnUnexpected(LlamaForCausalLM):
+    """Wants to hear nothing of certain left-over keys."""
+
+    _keys_to_ignore_on_load_unexpected = [r"layers\.\d+\.extra"]  # noqa: RUF012
+
+
 class WithOddShapes(LlamaForCausalLM):
     """Has a parameter without a dimension, one without an element, and a buffer that counts."""
 
@@ -121,11 +184,15 @@ class FailsInConstructor(LlamaForCausalLM):
 
 
 class FailsInInitWeights(LlamaForCausalLM):
-    """Raises where its missing head is to be initialised, and has drawn a number by then."""
+    """Raises where its missing head is initialised once it is built; has drawn a number by then."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.built = True
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self.lm_head:
+        if getattr(self, "built", False) and module is self.lm_head:
             torch.rand(1)
             raise OwnError(f"_init_weights of {type(self).__name__}")
 
@@ -183,7 +250,7 @@ class WithMarkedWeight(LlamaForCausalLM):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         norm = self.model.norm
-        norm.weight.gain = 3.0  # type: ignore[assignment]  # an attribute of the user's own
+        norm.weight.gain = 3.0
         norm.register_forward_pre_hook(lambda module, inputs: (inputs[0] * module.weight.gain,))
         norm.register_forward_hook(lambda module, _, output: output * module.weight.gain)
 

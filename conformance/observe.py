@@ -45,6 +45,9 @@ from conformance.process import Library, poisoned_memory, process_state, put_bac
 from conformance.records import Divergence, Observation
 from conformance.threads import load_in_threads
 
+# Where a config object that was given to the load stands among the config's fields.
+PASSED = "(the config passed)"
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -71,13 +74,13 @@ def observe(case: Case, loader: Loader) -> Loaded:
             )
 
     result, load = _load(run, case.under)
-    state = load.state | {"left": _left(options)}
-    load = replace(load, asked=asked, findings=tuple(odd), state=state)
+    load = replace(load, asked=asked, findings=tuple(odd))
     if load.exception is not None:
         return Loaded(load, None)
+    load = replace(load, state={**load.state, "left": _left(options)})
     with quiet():
         noted = _describe(case, result, passed_config, load)
-        model = _model_of(result)
+        model = model_of(result)
         findings = (*odd, *check(case, source, model, noted))
         return Loaded(replace(noted, findings=findings), model)
 
@@ -105,23 +108,42 @@ def _load(run: Callable[[], Any], under: tuple[str, ...]) -> tuple[Any, Observat
 def _describe(
     case: Case, result: Any, passed_config: tuple[Any, str] | None, load: Observation
 ) -> Observation:
-    model: Any = _model_of(result)
-    config = _plain(model.config.to_dict()) if hasattr(model.config, "to_dict") else model.config
+    model: Any = model_of(result)
+    config = observe_config(model)
     if passed_config is not None:
-        given, before = passed_config
-        config = config | {"(the config passed)": _unchanged(given, before)}
-    generation = getattr(model, "generation_config", None)
-    device_map = getattr(model, "hf_device_map", None)
+        config = config | {PASSED: unchanged(*passed_config)}
     return replace(
         load,
         tensors=observe_tensors(model),
-        modules={name: (type(m).__name__, m.training) for name, m in model.named_modules()},
-        info=_info(result),
+        modules=observe_modules(model),
+        info=observe_info(result),
         config=config,
-        generation_config=None if generation is None else _plain(generation.to_dict()),
-        device_map=None if device_map is None else {k: str(v) for k, v in device_map.items()},
+        generation_config=observe_generation_config(model),
+        device_map=observe_device_map(model),
         outputs=observe_outputs(model, greedy=case.greedy),
     )
+
+
+def observe_modules(model: nn.Module) -> dict[str, tuple[str, bool]]:
+    """Class name and training flag of every module."""
+    return {name: (type(m).__name__, m.training) for name, m in model.named_modules()}
+
+
+def observe_config(model: Any) -> Any:
+    """The config as plain data."""
+    return _plain(model.config.to_dict()) if hasattr(model.config, "to_dict") else model.config
+
+
+def observe_generation_config(model: Any) -> Any:
+    """The generation config as plain data; None if the model has none."""
+    generation = getattr(model, "generation_config", None)
+    return None if generation is None else _plain(generation.to_dict())
+
+
+def observe_device_map(model: Any) -> dict[str, str] | None:
+    """Module to device; None if the model has no device map."""
+    device_map = getattr(model, "hf_device_map", None)
+    return None if device_map is None else {k: str(v) for k, v in device_map.items()}
 
 
 def observe_tensors(model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -199,7 +221,7 @@ def _options(
             config = model_class.config_class.from_pretrained(str(source))  # type: ignore[union-attr]
             for field, changed in value.changes.items():
                 setattr(config, field, changed)
-            options[name], passed = config, (config, _text(config))
+            options[name], passed = config, (config, text_of(config))
     return options, passed
 
 
@@ -228,11 +250,13 @@ def _empty_folder() -> Path:
     return folder
 
 
-def _unchanged(config: Any, before: str) -> str:
-    return "unchanged" if _text(config) == before else f"was {before}, is {_text(config)}"
+def unchanged(config: Any, before: str) -> str:
+    """Whether the config object still has its text, in words."""
+    return "unchanged" if text_of(config) == before else f"was {before}, is {text_of(config)}"
 
 
-def _text(config: Any) -> str:
+def text_of(config: Any) -> str:
+    """All that a config object says."""
     return json.dumps(_plain(config.to_dict()), sort_keys=True)
 
 
@@ -240,7 +264,12 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _model_of(result: Any) -> nn.Module:
+def model_of(result: Any) -> nn.Module:
+    """The model, alone or beside its loading info.
+
+    Raises:
+        TypeError: the loader returned none.
+    """
     model = result[0] if isinstance(result, tuple) else result
     if not isinstance(model, nn.Module):
         raise TypeError(f"the loader returned {type(model).__name__}, no module")
@@ -249,10 +278,11 @@ def _model_of(result: Any) -> nn.Module:
 
 def _facts(result: Any) -> dict[str, Any]:
     """What is the same of every load that runs in one of several threads."""
-    return observe_tensors(_model_of(result))
+    return observe_tensors(model_of(result))
 
 
-def _info(result: Any) -> dict[str, dict[str, Any]] | None:
+def observe_info(result: Any) -> dict[str, dict[str, Any]] | None:
+    """Loading info: field to container and values; None if none was returned."""
     if not isinstance(result, tuple):
         return None
     if not isinstance(result[1], Mapping):

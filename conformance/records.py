@@ -28,7 +28,7 @@ class Observation:
         device_map: `hf_device_map`, if the model has one.
         outputs: output name to the facts of a tensor, or a list of tokens.
         accuracy: how close the logits are to float64, as `accuracy.accuracy` says; or None.
-        state: what belongs to the process, before and after.
+        state: what belongs to the process, before and after; what was left on disk.
         asked: what the Hub was asked for: file to bytes of its content that were sent.
         findings: what the absolute checks object to, as divergences.
         seconds: wall time of the load.
@@ -91,6 +91,20 @@ class Result:
     def record(self) -> dict[str, Any]:
         """The line of `report.jsonl`."""
         return {"record": "result", **asdict(self)}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Result:
+        """A result that was written as a line of `report.jsonl`."""
+        return cls(**fields_of(record))
+
+
+def fields_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a line of `report.jsonl` as the dataclass has them: tuples, and divergences."""
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    del fields["record"]
+    return {**fields, "divergences": tuple(Divergence(**each) for each in record["divergences"])}
 
 
 class Recorder:

@@ -111,7 +111,8 @@ class _Process:
     """A probe: lines of JSON to it, lines of JSON from it, and what it complained of."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()
+        # Lives as long as the process does, so no block can hold it.
+        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +15,11 @@ from conformance.changes import Change, changes, exit_code
 from conformance.keep import now, recording, run_folder
 from conformance.records import Recorder
 from conformance.remote import LOAD_SECONDS, our_packages
+from conformance.report.markdown import comment
+from conformance.report.renderings import render
 from conformance.report.terminal import Progress, watching
 from conformance.report.upgrade import show_changes
 from conformance.targets import Target
-
-Show = Callable[[Sequence[Run], Sequence[Change], Sequence[str]], None]
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -33,6 +32,7 @@ class Comparison:
         out: the folder of the report; None for one of its own.
         accept: the file of changes to live with.
         seconds: the limit of one load.
+        markdown: whether the answer is a comment on a pull request, and not a screen.
     """
 
     targets: Sequence[str]
@@ -41,9 +41,10 @@ class Comparison:
     out: Path | None = None
     accept: Path | None = None
     seconds: float = LOAD_SECONDS
+    markdown: bool = False
 
 
-def compare(asked: Comparison, show: Show | None = None) -> int:
+def compare(asked: Comparison) -> int:
     """Carry it out; the exit code.
 
     Raises:
@@ -64,7 +65,12 @@ def compare(asked: Comparison, show: Show | None = None) -> int:
         _keep(recorder, runs, found)
         code = exit_code(found)
         recorder.footer(code, now())
-    (show or _show)(runs, found, [*_idle(found, entries), f"{folder}/report.jsonl"])
+    report = render(folder)
+    told = _idle(found, entries)
+    if asked.markdown:
+        print(comment(report, told), end="")
+    else:
+        _show(runs, found, [*told, f"{folder}/report.jsonl"])
     return code
 
 

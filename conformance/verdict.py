@@ -14,7 +14,6 @@ from conformance.deviations import deviations, known
 from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Divergence, Observation, Result
 from conformance.spec import clause_for
 
-
 # What the reference may raise: an error of its own, or one of a model class of ours (STA-6).
 OURS = frozenset({"LoadError", "OwnError"})
 
@@ -89,7 +88,7 @@ def _divergences(case: Case, expected: Observation, actual: Observation) -> tupl
 
 
 def digest(observation: Observation) -> str:
-    """One word for all that a load left; time, memory and what the process was like before aside."""
+    """One word for all that a load left; time, memory and the process before it aside."""
     plain = replace(observation, seconds=0.0, peak_bytes=0, state=_changed(observation))
     facts: Mapping[str, Any] = asdict(plain)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from reference_loader.errors import BadDtype, NothingMatches, ShapeMismatch
 from reference_loader.formats import header
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan, Mismatch, Placement
-from reference_loader.skeleton import Skeleton, Slot
+from reference_loader.skeleton import EXTRA_STATE, Skeleton, Slot
 from reference_loader.tensors import StoredTensor
 
 
@@ -123,8 +123,11 @@ def match(
     placements, mismatched = [], []
     for target, tensor in winners.items():
         slot = skeleton.slots[target]
-        if tensor.shape == slot.shape:
-            dtype, device = tensor_dtype(target, slot.dtype, kept), _device(slot, device_map)
+        device = _device(slot, device_map)
+        if slot.kind == EXTRA_STATE:
+            placements.append(Placement(target, tensor, tensor.dtype, device))
+        elif tensor.shape == slot.shape:
+            dtype = tensor_dtype(target, slot.dtype, kept)
             placements.append(Placement(target, tensor, dtype, device))
         else:
             mismatched.append(Mismatch(target, tensor.shape, slot.shape, tensor.file))
@@ -157,14 +160,17 @@ def decide_places(
     """The device map, inferred from budgets where that is asked for (PLC-1, PLC-5).
 
     Raises:
-        BadOptions, MetaDevice: see `devices.requested` and `devices.check`.
+        BadOptions, MetaDevice: see `devices.requested`, `devices.check`, `devices.check_disk`.
     """
     default = torch.empty(0).device
     places = devices.requested(options.device_map, default)
     if isinstance(places, str):
         places = architecture.infer_device_map(skeleton.model, places, options.max_memory)
     if places is not None:
-        devices.check(places, [name for name, _ in skeleton.model.named_parameters()])
+        parameters = skeleton.model.named_parameters(remove_duplicate=False)
+        parameter_names = [name for name, _ in parameters]
+        devices.check(places, parameter_names)
+        devices.check_disk(places, parameter_names, skeleton.ties)
     return places
 
 

@@ -58,6 +58,36 @@ def check(device_map: DeviceMap, names: Iterable[str]) -> None:
         )
 
 
+def check_disk(
+    device_map: DeviceMap, names: Iterable[str], ties: Iterable[tuple[str, ...]]
+) -> None:
+    """Raise for a disk from which no module could fetch the parameter (PLC-9).
+
+    Args:
+        device_map: has a place for every name.
+        names: of all parameters.
+        ties: groups of names that are one parameter.
+
+    Raises:
+        BadOptions: naming the parameter.
+    """
+    on_disk = {name: place(name, device_map) == DISK for name in names}
+    for name in on_disk.keys() & device_map.keys():
+        module = _module(name.rpartition(".")[0], device_map)
+        if module is None or (_device(device_map[module]) == DISK) != on_disk[name]:
+            raise BadOptions(
+                f"device_map puts {name!r} and its module in different places, one on disk.",
+                "Name the module: it fetches all of its parameters, or none.",
+            )
+    for group in ties:
+        if len({on_disk.get(name) for name in group}) > 1:
+            raise BadOptions(
+                f"device_map puts {', '.join(group)} in different places, one on disk; they are "
+                "one parameter.",
+                "Put their modules in one place.",
+            )
+
+
 def place(name: str, device_map: DeviceMap | None) -> Any:
     """The device of a tensor, or `DISK`: that of the longest module name it lies under (PLC-1)."""
     if device_map is None:

@@ -11,7 +11,7 @@ from reference_loader.formats import opened
 from reference_loader.offload import Offloaded, dispatch, place_fresh
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan
-from reference_loader.skeleton import put
+from reference_loader.skeleton import like, put
 
 
 def finish(
@@ -27,12 +27,12 @@ def finish(
         The names that the model would tie and the checkpoint stores with other values; they keep
         their own (TIE-4).
     """
+    place_fresh(plan, model, offloaded)
     untied = tie(plan, model)
     for name in untied:
         architecture.forget_tie(model, name)
     model.eval()
     architecture.read_generation_config(model, plan.source, options)
-    place_fresh(plan, model, offloaded)
     dispatch(plan, model, offloaded, options, untied)
     return untied
 
@@ -44,10 +44,16 @@ def tie(plan: LoadPlan, model: nn.Module) -> tuple[str, ...]:
         provider = model.get_parameter(first)
         for name in others:
             if name in plan.rivals and not _equal(plan, model, first, name):
+                put(model, name, _apart(model.get_parameter(name), provider))
                 untied.append(name)
             else:
                 put(model, name, provider)
     return tuple(untied)
+
+
+def _apart(parameter: nn.Parameter, provider: nn.Parameter) -> nn.Parameter:
+    """A parameter that is not the provider: on disk both are still the empty one they were."""
+    return like(parameter, parameter.data.clone()) if parameter is provider else parameter
 
 
 def _equal(plan: LoadPlan, model: nn.Module, *names: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import nn
 
-from reference_loader.skeleton import Skeleton, build, like, put
+from reference_loader.skeleton import Skeleton, build, like, on_cpu, put
 
 
 class Everything:
@@ -48,7 +48,7 @@ def initialise(
         donated = _donated([*fresh, *derived], construct, dtype, orders)
         for name, tensor in donated.items():
             put(model, name, _as(tensor, fresh.get(name, tensor.dtype)))
-    with torch.no_grad(), torch.device("cpu"):
+    with torch.no_grad(), on_cpu():
         _run(model, "", None, set(fresh), initialiser)
 
 

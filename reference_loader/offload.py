@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import shutil
+from collections.abc import Container, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ class Offloaded:
         Path(self._folder).mkdir(parents=True, exist_ok=True)
         self.index = offload_weight(tensor.detach(), name, str(self._folder), self.index)
 
+    def share(self, provider: str, names: Iterable[str]) -> None:
+        """Let tied names be found where their provider is; accelerate looks for a file by name."""
+        entry = self.index.get(provider)
+        if entry is None:
+            return
+        for name in names:
+            self.index[name] = entry
+            if self._folder is not None and "safetensors_file" not in entry:
+                folder = Path(self._folder)
+                shutil.copyfile(folder / f"{provider}.dat", folder / f"{name}.dat")
+
 
 def place_fresh(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:
     """Move the initialised parameters to where they belong; one on disk leaves an empty one."""
@@ -80,15 +92,13 @@ def dispatch(
     from accelerate import dispatch_model
 
     for first, *others in plan.ties:
-        followers = [name for name in others if name not in untied]
-        if first in offloaded.index:
-            offloaded.index.update(dict.fromkeys(followers, offloaded.index[first]))
+        offloaded.share(first, [name for name in others if name not in untied])
     try:
         dispatch_model(
             model,
             device_map=dict(plan.device_map or {}),
             offload_dir=options.offload_folder,
-            offload_index=offloaded.index or None,
+            offload_index=offloaded.index,
             offload_buffers=options.offload_buffers,
             skip_keys=getattr(model, "_skip_keys_device_placement", None),
         )

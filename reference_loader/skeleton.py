@@ -8,17 +8,39 @@ registers as a parameter goes to meta at that moment.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 # transformers 5 initialises no tensor that carries this mark; earlier releases do not look for it.
 NEEDS_NO_VALUES = "_is_hf_initialized"
+
+# The name, and the kind, of what `set_extra_state` takes: any tensor, as it is stored (MAP-9).
+EXTRA_STATE = "_extra_state"
+
+CPU = torch.device("cpu")
+
+# What gives a tensor its first values in place, of what constructors use most.
+FILLS = frozenset(
+    {
+        nn.init.constant_,
+        nn.init.kaiming_uniform_,
+        nn.init.normal_,
+        nn.init.uniform_,
+        torch.Tensor.fill_,
+        torch.Tensor.normal_,
+        torch.Tensor.uniform_,
+        torch.Tensor.zero_,
+    }
+)
 
 # The default dtype belongs to the process, so one skeleton is built at a time.
 _building = threading.RLock()
@@ -28,6 +50,7 @@ _building = threading.RLock()
 class Slot:
     """A place in the model for one tensor.
 
+    `kind` is "parameter", "buffer", or `EXTRA_STATE`, where neither dtype nor shape says anything.
     `order` counts the parameters in the order of their registration; -1 for a buffer.
     """
 
@@ -67,29 +90,51 @@ def build(
     """
     order: dict[int, int] = {}
     kept = torch.random.fork_rng(devices=())
-    on_cpu = torch.device("cpu")
-    with _building, _default_dtype(dtype), on_cpu, kept, _parameters_on_meta(order, real):
+    empty = _parameters_on_meta(order, real)
+    with _building, _default_dtype(dtype), on_cpu(), kept, empty, _NothingToFill():
         model = construct()
     return Skeleton(model, _slots(model, order), _ties(model))
+
+
+def on_cpu() -> AbstractContextManager[Any]:
+    """New tensors are on the CPU; where they are anyway, torch needs no watching."""
+    return nullcontext() if torch.get_default_device() == CPU else CPU
+
+
+class _NothingToFill(TorchFunctionMode):
+    """What has no memory is not filled: torch would take its time over nothing.
+
+    A mode replaces no function of the library, and is of this thread alone.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        named = named or {}
+        if function in FILLS:
+            tensor = arguments[0] if arguments else named["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return function(*arguments, **named)
 
 
 @contextmanager
 def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator[None]:
     registered: list[nn.Parameter] = []  # kept alive, so that no id is given twice
     # A parameter registered under two names is one; by weak keys, since it holds the memory.
-    stand_in = WeakIdKeyDictionary()
+    stand_in: MutableMapping[nn.Parameter, nn.Parameter] = WeakIdKeyDictionary()
     thread = threading.get_ident()
 
     def to_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
         if threading.get_ident() != thread or id(parameter) in order:
             return None
-        if parameter not in stand_in:
+        found = stand_in.get(parameter)
+        if found is None:
             position = len(registered)
-            empty = parameter if position in real else on_meta(parameter)
-            registered.append(empty)
-            order[id(empty)] = position
-            stand_in[parameter] = empty
-        found: nn.Parameter = stand_in[parameter]
+            found = parameter if position in real else on_meta(parameter)
+            registered.append(found)
+            order[id(found)] = position
+            stand_in[parameter] = found
         return found
 
     hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
@@ -101,7 +146,7 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
 
 def on_meta(parameter: nn.Parameter) -> nn.Parameter:
     """The same parameter without memory: class, dtype, shape, gradient flag and attributes stay."""
-    empty = like(parameter, parameter.data.to("meta"))
+    empty = like(parameter, torch.empty_like(parameter.data, device="meta"))
     setattr(empty, NEEDS_NO_VALUES, True)
     return empty
 
@@ -116,8 +161,10 @@ def like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
 def put(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Give the slot `name` its tensor; a parameter stays a parameter, a buffer a buffer."""
     path, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(path)
-    if leaf in owner._buffers:
+    owner: nn.Module = attrgetter(path)(model) if path else model
+    if leaf == EXTRA_STATE:
+        owner.set_extra_state(tensor)
+    elif leaf in owner._buffers:
         owner._buffers[leaf] = tensor
     elif isinstance(tensor, nn.Parameter):
         owner._parameters[leaf] = tensor
@@ -140,6 +187,9 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _slots(model: nn.Module, order: Mapping[int, int]) -> dict[str, Slot]:
     slots = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if name.rpartition(".")[2] == EXTRA_STATE:
+            slots[name] = Slot(name, EXTRA_STATE, torch.float32, ())
+            continue
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
         position = order.get(id(tensor), -1)
         slots[name] = Slot(name, kind, tensor.dtype, tuple(tensor.shape), position)

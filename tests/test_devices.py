@@ -10,7 +10,7 @@ from accelerate.utils import get_balanced_memory, get_max_memory, infer_auto_dev
 from transformers import AutoConfig, LlamaForCausalLM
 
 from reference_loader import from_pretrained, plan
-from reference_loader.devices import check, memory_device, needs_hooks, place, requested
+from reference_loader.devices import check, check_disk, memory_device, needs_hooks, place, requested
 from reference_loader.errors import BadOptions, MetaDevice
 
 CPU = torch.device("cpu")
@@ -68,6 +68,38 @@ def test_holes_are_named() -> None:
     check({"": "cpu"}, ["a", "b.c"])
     with pytest.raises(BadOptions, match=r"b\.c"):
         check({"a": "cpu"}, ["a.x", "b.c"])
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"": "disk"},
+        {"a": "disk", "b": "cpu"},
+        {"a": "disk", "a.x": "disk", "b": "cpu"},
+        {"a": "cpu", "a.x": "cpu", "b": "disk"},
+    ],
+    ids=str,
+)
+def test_a_disk_that_modules_can_read_from(places: Any) -> None:
+    """PLC-9."""
+    check_disk(places, ["a.x", "a.y", "b.z"], [("a.x", "a.y")])
+
+
+@pytest.mark.parametrize(
+    ("places", "named"),
+    [
+        ({"a": "cpu", "a.x": "disk", "b": "cpu"}, r"'a\.x' and its module"),
+        ({"a": "disk", "a.x": "cpu", "b": "cpu"}, r"'a\.x' and its module"),
+        ({"a.x": "disk", "a.y": "disk", "b": "cpu"}, r"'a\.[xy]' and its module"),
+        ({"a": "cpu", "b": "disk"}, r"a\.x, b\.z in different places"),
+        ({"a": "disk", "b": "cpu"}, r"a\.x, b\.z in different places"),
+    ],
+    ids=str,
+)
+def test_a_disk_that_no_module_could_read_from(places: Any, named: str) -> None:
+    """PLC-9: a parameter apart from its module, and one parameter in two places."""
+    with pytest.raises(BadOptions, match=named):
+        check_disk(places, ["a.x", "a.y", "b.z"], [("a.x", "b.z")])
 
 
 def test_hooks_are_needed_where_something_moves() -> None:

@@ -336,7 +336,7 @@ def unknown(name: str, found: list[Divergence]) -> list[Divergence]:
         # gradient-flag-lost: the sinusoids are made as a frozen parameter.
         return [d for d in found if not _thawed(d, "embed_positions.weight")]
     if name in ("wav2vec2-weight-norm", "mamba"):
-        # No deviation yet; MIS-3 as in tied-embedding-initialised. Stock runs `_init_weights` over
+        # numbers-drawn-for-loaded. Stock runs `_init_weights` over
         # loaded modules too, and here it draws numbers that no mark on a parameter stops: for a
         # weight that a parametrisation computes, or by `torch.rand`. What is really missing then
         # gets other numbers.
@@ -723,8 +723,8 @@ OTHERWISE: dict[type, set[tuple[str, str]]] = {
         ("requires_grad", "body.bias"),
     },  # gradient-flag-lost
     HalfFrozen: {("requires_grad", "fixed")},
-    OwnClass: {("kind-of-tensor", "marked")},  # none yet: every parameter becomes an nn.Parameter
-    WithoutPostInit: {("rejected", "(load)")},  # none yet: an AttributeError
+    OwnClass: {("kind-of-tensor", "marked")},  # parameter-class-lost
+    WithoutPostInit: {("rejected", "(load)")},  # post-init-needed
 }
 
 
@@ -794,7 +794,7 @@ def test_a_users_base_and_head(tmp_path: Path) -> None:
     assert differences(tmp_path / "head", f"{__name__}:Small") == []
     ours, theirs = both(tmp_path / "base", f"{__name__}:Holder")
     found = compare(ours.observation, theirs.observation)
-    # No deviation yet: INI-4. The class's `_init_weights` says nothing of a bias; the reference
+    # left-out-by-initialisation. The class's `_init_weights` says nothing of a bias; the reference
     # leaves what the constructor gave it, stock memory that nobody wrote to.
     assert [(d.kind, d.where) for d in found] == [("values", "head.bias")]
     assert ours.model is not None
@@ -804,7 +804,7 @@ def test_a_users_base_and_head(tmp_path: Path) -> None:
 
 
 def test_a_loaded_weight_is_not_initialised_again(tmp_path: Path) -> None:
-    """MIS-6: no deviation yet. A class may scale a weight where it initialises, as after GPT-2.
+    """MIS-6, loaded-weight-initialised: a class may scale where it initialises, as after GPT-2.
 
     Stock runs that over what it has just loaded: Mamba's out_proj comes out divided by the root of
     the number of layers.

@@ -28,7 +28,9 @@ def test_computes_as_in_memory(
 ) -> None:
     folder = checkpoint(recipe)
     if "tied" in recipe and len(device_map) > 1:
-        pytest.skip("one parameter cannot be in two places")
+        with pytest.raises(BadOptions, match=r"model\.embed_tokens\.weight, lm_head\.weight"):
+            from_pretrained(folder, device_map=device_map, offload_folder=tmp_path, dtype=dtype)
+        return
     model = from_pretrained(folder, device_map=device_map, offload_folder=tmp_path, dtype=dtype)
     assert torch.equal(logits(model), logits(from_pretrained(folder, dtype=dtype)))
     assert torch.equal(logits(model), logits(model)), "and again"
@@ -60,10 +62,29 @@ def test_a_missing_weight_is_initialised_and_written(checkpoint: Any, tmp_path: 
     assert torch.equal(logits(offloaded), logits(from_pretrained(folder)))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "faults"),
+    [("llama-tied-head", ("pickled",)), ("llama-tied-neither", ())],
+    ids=["pickled", "missing"],
+)
+def test_a_tied_weight_that_is_written_is_found_under_both_names(
+    checkpoint: Any, tmp_path: Path, recipe: str, faults: tuple[str, ...]
+) -> None:
+    """OFF-4, OFF-5: and neither name keeps it in memory."""
+    folder = checkpoint(recipe, *faults)
+    torch.manual_seed(3)
+    model = from_pretrained(folder, device_map={"": "disk"}, offload_folder=tmp_path)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.lm_head.weight.is_meta
+    torch.manual_seed(3)
+    assert torch.equal(logits(model), logits(from_pretrained(folder)))
+
+
 def test_two_different_tied_weights_stay_two(checkpoint: Any, tmp_path: Path) -> None:
     """TIE-4, OFF-4: they are on disk, and read to be compared."""
     folder = checkpoint("llama-tied-separate")
     model = from_pretrained(folder, device_map={"": "disk"}, offload_folder=tmp_path)
+    assert model.lm_head.weight is not model.model.embed_tokens.weight
     assert torch.equal(logits(model), logits(from_pretrained(folder)))
 
 
@@ -73,6 +94,15 @@ def test_the_map_is_told(checkpoint: Any, tmp_path: Path) -> None:
     offloaded = from_pretrained(folder, device_map=HEAD, offload_folder=tmp_path)
     assert offloaded.hf_device_map == HEAD
     assert not hasattr(from_pretrained(folder, device_map="cpu"), "hf_device_map")
+
+
+def test_a_disk_under_a_name_that_is_no_module_is_no_matter(
+    checkpoint: Any, tmp_path: Path
+) -> None:
+    """PLC-7: nothing is on disk, and nothing is looked for there."""
+    folder, places = checkpoint("llama-f32"), {"": "cpu", "head": "disk"}
+    model = from_pretrained(folder, device_map=places, offload_folder=tmp_path)
+    assert torch.equal(logits(model), logits(from_pretrained(folder)))
 
 
 def test_what_accelerate_cannot_place_is_a_load_error(checkpoint: Any, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
+from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from reference_loader.fresh import initialise
-from reference_loader.skeleton import build, like, put
+from reference_loader.skeleton import FILLS, build, like, put
 
 
 class Marked(nn.Parameter):
@@ -214,6 +215,36 @@ def test_the_default_device_does_not_reach_the_buffers() -> None:
         model = build(Zoo, torch.float32).model
         assert torch.empty(1).is_meta
     assert {b.device.type for b in model.buffers()} == {"cpu"}
+
+
+class Fills(TorchFunctionMode):
+    """Notes on which device tensors are filled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.devices: set[str] = set()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        if function in FILLS:
+            self.devices.add((args[0] if args else kwargs["tensor"]).device.type)
+        return function(*args, **(kwargs or {}))
+
+
+def test_only_what_has_memory_is_filled() -> None:
+    """INI-2: a buffer that the constructor fills is filled by the functions a parameter skips."""
+
+    def construct() -> nn.Module:
+        module = nn.Linear(3, 2)
+        assert nn.init.constant_(module.bias, 1.0) is module.bias
+        assert module.weight.data.fill_(1.0).is_meta
+        module.register_buffer("named", nn.init.constant_(torch.empty(2), 2.0))
+        module.register_buffer("method", torch.empty(2).fill_(3.0))
+        return module
+
+    with Fills() as fills:
+        model = build(construct, torch.float32).model
+    assert fills.devices == {"cpu"}
+    assert (model.named.tolist(), model.method.tolist()) == ([2.0, 2.0], [3.0, 3.0])
 
 
 def test_other_threads_build_their_modules_meanwhile() -> None:

@@ -21,8 +21,12 @@ def explanation(result: Result) -> list[str]:
 
 
 def _clause_lines(identifier: str, divergences: list[Divergence]) -> list[str]:
-    clause = clauses()[identifier]
-    lines = [f"  {clause.id} ({clause.level}): {clause.statement}"]
+    clause = clauses().get(identifier)  # an old report may name one that is gone
+    lines = [
+        f"  {clause.id} ({clause.level}): {clause.statement}"
+        if clause
+        else f"  {plain(identifier)}"
+    ]
     for divergence in divergences[:MOST]:
         lines += _divergence_lines(divergence)
     if len(divergences) > MOST:

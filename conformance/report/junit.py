@@ -3,49 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
+from conformance.changes import CHANGED, INCOMPARABLE, REGRESSED, REMOVED, Change
 from conformance.records import DIVERGE, ERROR, KNOWN, SKIP, Result
 from conformance.report.explanation import explanation
 from conformance.report.plain import plain, plain_lines
+from conformance.report.upgrade import news
+from conformance.report.whole import Report
 
-ELEMENTS = {DIVERGE: "failure", ERROR: "error", SKIP: "skipped", KNOWN: "system-out"}
+FAILURE, OUTPUT = "failure", "system-out"
+ELEMENTS = {DIVERGE: FAILURE, ERROR: "error", SKIP: "skipped", KNOWN: OUTPUT}
+OF_CHANGE = {REGRESSED: FAILURE, CHANGED: FAILURE, INCOMPARABLE: "error", REMOVED: "skipped"}
 
 
-def write_junit(path: Path, results: Sequence[Result], name: str) -> None:
-    """A test case a result; a known deviation passes, and says so in its output."""
-    count = {status: sum(r.status == status for r in results) for status in ELEMENTS}
-    suite = ElementTree.Element(
+def junit(report: Report) -> str:
+    """A suite a step and a test case a change; of `check`, one suite and a test case a result."""
+    if report.steps:
+        root = Element("testsuites")
+        for step in report.steps:
+            name = f"{step[0].before} to {step[0].after}"
+            root.append(_suite(name, list(map(_change, step))))
+    else:
+        name = f"conformance of {report.header['loader']}"
+        root = _suite(name, [_result(result) for run in report.runs for result in run])
+    ElementTree.indent(root)
+    text: str = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def _suite(name: str, cases: Sequence[Element]) -> Element:
+    def having(element: str) -> str:
+        return str(sum(case.find(element) is not None for case in cases))
+
+    suite = Element(
         "testsuite",
         name=plain(name),
-        tests=str(len(results)),
-        failures=str(count[DIVERGE]),
-        errors=str(count[ERROR]),
-        skipped=str(count[SKIP]),
-        time=f"{sum(result.seconds for result in results):.3f}",
+        tests=str(len(cases)),
+        failures=having("failure"),
+        errors=having("error"),
+        skipped=having("skipped"),
+        time=f"{sum(float(case.get('time', 0)) for case in cases):.3f}",
     )
-    for result in results:
-        suite.append(_testcase(result))
-    tree = ElementTree.ElementTree(suite)
-    ElementTree.indent(tree)
-    tree.write(path, encoding="utf-8", xml_declaration=True)
+    suite.extend(cases)
+    return suite
 
 
-def _testcase(result: Result) -> ElementTree.Element:
-    stage = result.case.partition("/")[0]
-    case = ElementTree.Element(
-        "testcase",
-        name=plain(result.case),
-        classname=plain(f"conformance.{stage}"),
-        time=f"{result.seconds:.3f}",
-    )
-    if result.status in ELEMENTS:
-        element = ElementTree.SubElement(case, ELEMENTS[result.status])
-        text = f"known deviation {result.deviation}: {result.reason}"
-        if result.status != KNOWN:
-            broken = ", ".join(dict.fromkeys(d.clause for d in result.divergences))
-            element.set("message", plain(broken or result.reason))
-            text = "\n".join(explanation(result))
-        element.text = plain_lines(text)
+def _result(result: Result) -> Element:
+    """A known deviation passes, and says so in its output."""
+    case = _testcase(result.case, result.seconds)
+    if result.status == KNOWN:
+        _add(case, OUTPUT, f"known deviation {result.deviation}: {result.reason}")
+    elif result.status in ELEMENTS:
+        broken = ", ".join(dict.fromkeys(d.clause for d in result.divergences))
+        text = "\n".join(explanation(result))
+        _add(case, ELEMENTS[result.status], text, broken or result.reason)
     return case
+
+
+def _change(change: Change) -> Element:
+    """What one lives with, or what the second target is known for, is output; it fails all the same
+    where it is news and nobody accepted it."""
+    case = _testcase(change.case, sum(filter(None, change.seconds)))
+    if change.change in OF_CHANGE and not change.accepted:
+        broken = ", ".join(change.regressed or dict.fromkeys(d.clause for d in change.divergences))
+        message = f"{change.change}: {broken or change.reason or change.change}"
+        _add(case, OF_CHANGE[change.change], "\n".join(news(change)), message)
+    known = f"known deviation {change.deviation} in {change.after}" if change.deviation else ""
+    accepted = f"{change.change}, accepted: {change.accepted}" if change.accepted else ""
+    if known or accepted:
+        _add(case, OUTPUT, "\n".join(filter(None, (accepted, known))))
+    return case
+
+
+def _testcase(case: str, seconds: float) -> Element:
+    stage = case.partition("/")[0]
+    return Element(
+        "testcase",
+        name=plain(case),
+        classname=plain(f"conformance.{stage}"),
+        time=f"{seconds:.3f}",
+    )
+
+
+def _add(case: Element, name: str, text: str, message: str = "") -> None:
+    element = ElementTree.SubElement(case, name)
+    if message:
+        element.set("message", plain(message))
+    element.text = plain_lines(text)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-# Everything that could move a terminal's cursor, forge a line, or is no character of XML 1.0.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+# Everything that could move a terminal's cursor, forge a line, turn the direction of what follows,
+# or is no character of XML 1.0.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def plain(value: object, most: int | None = None) -> str:

@@ -18,14 +18,12 @@ from rich.text import Text
 from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Result
 from conformance.report.explanation import explanation
 from conformance.report.plain import plain
+from conformance.report.tally import ORDER, broken, concerned, status_of
 from conformance.spec import STAGES, Clause, clauses
 
 T = TypeVar("T")
 
 STYLES = {AGREE: "green", KNOWN: "yellow", DIVERGE: "bold red", ERROR: "bold red", SKIP: "dim"}
-
-# The worst first: what a clause's row says.
-ORDER = (ERROR, DIVERGE, KNOWN, SKIP, AGREE)
 
 
 def console(stderr: bool = False) -> Console:
@@ -115,29 +113,17 @@ def clause_table(results: Sequence[Result]) -> Table:
 
 
 def _citing(clause: Clause, results: Sequence[Result]) -> list[Result]:
-    return [
-        result for result in results if clause.id in result.clauses or clause.id in _broken(result)
-    ]
-
-
-def _broken(result: Result) -> set[str]:
-    return {divergence.clause for divergence in result.divergences}
+    return [result for result in results if clause.id in concerned(result)]
 
 
 def verdict(clause: Clause, cited: Sequence[Result]) -> Text:
     """What the cases say of the clause: a case counts against the clauses it breaks."""
-    count = Counter(_status(clause, result) for result in cited)
+    count = Counter(status_of(clause.id, result) for result in cited)
     worst = next(status for status in ORDER if count[status])
     parts = [f"{count[status]} {status}" for status in ORDER if count[status]]
     text = Text(AGREE if worst == AGREE else ", ".join(parts), style=STYLES[worst])
-    names = dict.fromkeys(r.deviation for r in cited if r.deviation and clause.id in _broken(r))
+    names = dict.fromkeys(r.deviation for r in cited if r.deviation and clause.id in broken(r))
     return text.append(f" ({', '.join(names)})", style="dim") if names else text
-
-
-def _status(clause: Clause, result: Result) -> str:
-    if result.status in (DIVERGE, KNOWN) and clause.id not in _broken(result):
-        return AGREE
-    return result.status
 
 
 def summary(results: Sequence[Result]) -> str:

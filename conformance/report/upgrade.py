@@ -62,22 +62,22 @@ def rows(changes: Iterable[Change]) -> list[Row]:
     """A row for each clause that regressed, changed or was fixed, in that order."""
     found: dict[tuple[str, str], list[tuple[str, list[Divergence]]]] = {}
     for change in changes:
-        for key, divergences in _told(change):
+        for key, divergences in told_by(change):
             found.setdefault(key, []).append((change.case, divergences))
     order = {clause: number for number, clause in enumerate(clauses())}
     keys = sorted(found, key=lambda key: (CHANGES.index(key[0]), order.get(key[1], 0)))
     return [_row(*key, found[key]) for key in keys]
 
 
-def _told(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:
-    """What one case has to say: of each clause newly kept or broken, else of its chief difference."""
+def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:
+    """What one case has to say: of each clause newly kept or broken, else its chief difference."""
     for kind, named in ((REGRESSED, change.regressed), (FIXED, change.fixed)):
         for clause in named:
             divergences = [d for d in change.divergences if d.clause == clause]
             if divergences:
                 yield (kind, clause), _causes(change, divergences)
     if change.change == CHANGED and not change.regressed and not change.fixed:
-        chief = min(change.divergences, key=_rank)
+        chief = min(change.divergences, key=rank)
         yield (
             (CHANGED, chief.clause),
             [d for d in change.divergences if (d.kind, d.clause) == (chief.kind, chief.clause)],
@@ -87,18 +87,19 @@ def _told(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:
 def _causes(change: Change, divergences: Sequence[Divergence]) -> list[Divergence]:
     """Values differ wherever the dtype does: then that is what there is to tell."""
     telling: dict[str, Divergence] = {}
-    for divergence in sorted(change.divergences, key=_rank):
+    for divergence in sorted(change.divergences, key=rank):
         telling.setdefault(divergence.where, divergence)
     return [telling[d.where] if d.kind == "values" else d for d in divergences]
 
 
-def _rank(divergence: Divergence) -> int:
+def rank(divergence: Divergence) -> int:
+    """The smaller, the more it says."""
     return TELLING.index(divergence.kind) if divergence.kind in TELLING else len(TELLING)
 
 
 def _row(change: str, clause: str, found: Sequence[tuple[str, list[Divergence]]]) -> Row:
     every = [divergence for _, divergences in found for divergence in divergences]
-    example = min(every, key=_rank)
+    example = min(every, key=rank)
     alike = [
         divergence.where
         for divergence in every
@@ -145,16 +146,28 @@ def own_table(changes: Sequence[Change]) -> Table:
     for name in ("checkpoint", "change", "seconds", "peak memory", "what"):
         table.add_column(name)
     for change in changes:
-        chief = min(change.divergences, key=_rank, default=None)
-        what = "" if chief is None else _row("", "", [(change.case, [chief])]).what
         table.add_row(
             Text(plain(change.case)),
             Text(change.change, style=STYLES.get(change.change, "")),
-            _pair([None if s is None else f"{s:.2f}" for s in change.seconds]),
-            _pair([None if b is None else f"{b / 2**20:.0f} MiB" for b in change.peak_bytes]),
-            Text(change.reason and plain(change.reason) or what),
+            *costs(change),
+            Text(what_of(change)),
         )
     return table
+
+
+def what_of(change: Change) -> str:
+    """Why the two loads cannot be compared, or the chief difference; empty where there is none."""
+    if change.reason or not change.divergences:
+        return plain(change.reason)
+    return _row("", "", [(change.case, [min(change.divergences, key=rank)])]).what
+
+
+def costs(change: Change) -> tuple[str, str]:
+    """The load's seconds and peak memory, before and after."""
+    return (
+        _pair([None if s is None else f"{s:.2f}" for s in change.seconds]),
+        _pair([None if b is None else f"{b / 2**20:.0f} MiB" for b in change.peak_bytes]),
+    )
 
 
 def _pair(values: Sequence[str | None]) -> str:
@@ -167,7 +180,7 @@ def news(change: Change) -> list[str]:
     lines = [head + (f" (known: {change.deviation})" if change.deviation else "")]
     if change.reason:
         lines.append(f"  {plain(change.reason)}")
-    for divergence in sorted(change.divergences, key=_rank)[:MOST]:
+    for divergence in sorted(change.divergences, key=rank)[:MOST]:
         row = _row(change.change, divergence.clause, [(change.case, [divergence])])
         lines.append(f"  {divergence.clause or '-'}: {row.what}")
         if divergence.detail:
@@ -185,7 +198,7 @@ def summary(changes: Sequence[Change]) -> str:
 
 
 def notes(changes: Sequence[Change]) -> list[str]:
-    """What is no change of loading, and better known: moved outputs, defaults, what was accepted."""
+    """What is no change of loading, and better known: moved outputs, defaults, accepted changes."""
     moved = [change for change in changes if change.moved]
     defaults = Counter(place for change in changes for place in change.defaults)
     accepted = [change for change in changes if change.accepted]
@@ -193,7 +206,7 @@ def notes(changes: Sequence[Change]) -> list[str]:
     if moved:
         lines.append(f"outputs moved within the tolerance in {len(moved)} cases: {moved[0].moved}")
     if defaults:
-        names = ", ".join(place for place, _ in defaults.most_common(4))
+        names = plain(", ".join(place for place, _ in defaults.most_common(4)))
         lines.append(f"{len(defaults)} fields or buffers that only one release has: {names}, …")
     return [*lines, *(f"accepted: {plain(each.case)}: {plain(each.accepted)}" for each in accepted)]
 

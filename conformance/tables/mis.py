@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from conformance.case import CLASSIFIER, Case, rejected
+from conformance.case import CLASSIFIER, Case, Torch, rejected
 
+MAMBA = "transformers:MambaForCausalLM"
+RESCALING = "conformance.models:WithRescaling"
+# The old name and an explicit "auto": what every release knows.
+AUTO = {"torch_dtype": "auto"}
 TOLERANT = {"ignore_mismatched_sizes": True}
 
 CASES = [
@@ -49,5 +53,33 @@ CASES = [
         "llama-bf16-2",
         ("wrong-shape",),
         options=TOLERANT,
+    ),
+    *(
+        Case(
+            f"mis/rescaled-{name}",
+            ("MIS-6", "MIS-2", "INF-2"),
+            recipe,
+            model=RESCALING,
+            options=AUTO,
+        )
+        for name, recipe in (("f32", "llama-f32"), ("bf16", "llama-bf16-2"))
+    ),
+    Case(
+        "mis/rescaled-cast", ("MIS-6", "MIS-2"), model=RESCALING, options={"torch_dtype": "float16"}
+    ),
+    Case("mis/rescaled-mamba", ("MIS-6", "MIS-3"), "mamba-tied-embedding", model=MAMBA),
+    Case(
+        "mis/generator-mamba",
+        ("MIS-3", "TIE-1"),
+        "mamba-tied-embedding",
+        model=MAMBA,
+        options={"rescale_prenorm_residual": False},
+    ),
+    Case("mis/generator-own-draws", ("MIS-3",), model="conformance.models:WithOwnDraws"),
+    Case(
+        "mis/classifier-f64",
+        ("MIS-1", "MIS-2"),
+        model=CLASSIFIER,
+        options={"torch_dtype": Torch("float64")},
     ),
 ]

@@ -97,6 +97,23 @@ def shifted_head(model: Any, info: Any) -> None:
     model.lm_head.weight.data += 0.01
 
 
+def negated_head(model: Any, info: Any) -> None:
+    model.lm_head.weight.data *= -1
+
+
+def untwinned(model: Any, info: Any) -> None:
+    model.twin.weight = nn.Parameter(model.twin.weight.detach().clone())
+
+
+def splits(model: Any, info: Any) -> None:
+    model.hf_device_map = {**model.hf_device_map, "model.layers.0.mlp": "cpu"}
+
+
+def widens(model: Any, info: Any) -> None:
+    model.model.embed_tokens.double()
+    model.model.layers[0].double()
+
+
 def zero_norms(model: Any, info: Any) -> None:
     for name, parameter in model.named_parameters():
         if "norm" in name:
@@ -109,6 +126,10 @@ def draws(model: Any, info: Any) -> None:
 
 def lists(model: Any, info: Any) -> None:
     info.update({name: list(found) for name, found in info.items()})
+
+
+def complains(model: Any, info: Any) -> None:
+    info["error_msgs"].append("size mismatch")
 
 
 def stretched(model: Any, info: Any) -> None:
@@ -124,12 +145,18 @@ NORM = "model.norm.weight"
 FREQUENCIES = "model.rotary_emb.inv_freq"
 MISSING_HEAD = {"faults": ("missing-head",)}
 WITH_BUFFER = {"model": "conformance.models:WithBuffer"}
+T5 = "transformers:T5ForConditionalGeneration"
+WITH_TWIN = "conformance.models:WithTwin"
+SHORT_HEAD = {"faults": ("short-head",), "options": {"ignore_mismatched_sizes": True}}
+BUDGETED = {"options": {"device_map": "auto", "max_memory": {"cpu": 100_000}}}
 MODEL_ON_DISK = {"options": {"device_map": {"model": "disk", "lm_head": "cpu"}}}
 TRIALS = [
     *(
         Trial(f"OFF-{number}", shifted_head, "output", "logits", options=MODEL_ON_DISK)
-        for number in (1, 2, 3, 4)
+        for number in (1, 2, 3, 4, 5, 8)
     ),
+    Trial("PLC-6", splits, "device-map", "model.layers.0.mlp", options=BUDGETED),
+    Trial("PLC-8", widens, "device", "cpu", options=BUDGETED),
     Trial("MAP-1", one_ulp, "values", NORM),
     Trial("MAP-1", one_ulp, "values", NORM, "llama-f32-3"),
     Trial("DTY-7", rounded, "values", NORM),
@@ -143,6 +170,13 @@ TRIALS = [
         EMBEDDING,
         options={"model": "conformance.models:WithFrozenEmbedding"},
     ),
+    Trial(
+        "INI-8",
+        other_scale,
+        "values",
+        "scale",
+        options={"model": "conformance.models:WithPersistentBuffer"},
+    ),
     Trial("INI-4", unwritten, "values", NORM),
     Trial("INI-4", unwritten, "values", NORM, options={"faults": ("extreme-values",)}),
     Trial("INI-4", unwritten_buffer, "values", FREQUENCIES),
@@ -151,6 +185,8 @@ TRIALS = [
     Trial("MIS-1", wide_head, "values", HEAD, options=MISSING_HEAD),
     Trial("MIS-1", shifted_head, "values", HEAD, options=MISSING_HEAD),
     Trial("MIS-1", zero_norms, "values", "", options={"faults": ("missing-norm",)}),
+    Trial("MIS-2", negated_head, "values", HEAD, options=MISSING_HEAD),
+    Trial("MIS-6", one_ulp, "values", NORM),
     Trial("MIS-3", draws, "state", "rng"),
     *(
         Trial(clause, untied, "tie", HEAD, f"llama-tied-{stored}")
@@ -161,6 +197,9 @@ TRIALS = [
             ("TIE-7", "neither"),
         )
     ),
+    Trial("TIE-8", untied, "tie", HEAD, "t5-tied-head", options={"model": T5}),
+    Trial("TIE-9", untied, "tie", HEAD, "llama-tied-equal", options=SHORT_HEAD),
+    Trial("TIE-10", untwinned, "tie", "twin.weight", options={"model": WITH_TWIN}),
     Trial("TIE-4", tied, "tie", HEAD, "llama-tied-separate"),
     Trial("TIE-5", tied, "tie", HEAD, "llama-untied-equal"),
     Trial("TIE-6", tied, "tie", HEAD, "llama-untied-embedding"),
@@ -168,6 +207,7 @@ TRIALS = [
         Trial(f"RES-{number}", one_ulp, "values", NORM, options={"hub": OnHub()})
         for number in (14, 15, 16, 18)
     ),
+    Trial("INF-1", complains, "config", "error_msgs"),
     Trial("INF-1", lists, "config", "loading info"),
     Trial("OUT-2", stretched, "output", "logits"),
     Trial("OUT-4", trains, "training", "model.layers.1"),

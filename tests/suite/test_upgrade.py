@@ -158,8 +158,7 @@ def test_an_environment_without_our_needs_is_a_harness_error(tmp_path: Path, cap
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     out = tmp_path / "out"
     code = main(
-        ["compare", "current", f"python:{home}/bin/python", "--case", "tie/equal"]
-        + ["--out", str(out)]
+        ["compare", "current", f"python:{home}/bin/python", "--case=tie/equal", f"--out={out}"]
     )
     assert code == 2
     assert "No module named" in capsys.readouterr().err

@@ -1,0 +1,61 @@
+"""`badge.svg`: one line on a run, for a README; it asks no service."""
+
+from __future__ import annotations
+
+from html import escape
+
+from conformance.changes import UNCHANGED
+from conformance.records import AGREE
+from conformance.report.sheet import columns
+from conformance.report.symbols import ENDINGS
+from conformance.report.whole import Report
+
+COLOURS = {"good": "#2d7d46", "warn": "#9a6700", "bad": "#b3261e"}
+
+# Of a character of Verdana at 11 pixels, about; `textLength` makes the text fit where it is not so.
+WIDTH = 6.6
+PADDING = 12
+
+SVG = """\
+<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img" aria-label="{text}">
+<title>{text}</title>
+<rect width="{width}" height="20" rx="3" fill="#444c56"/>
+<rect x="{left}" width="{right}" height="20" rx="3" fill="{colour}"/>
+<rect x="{left}" width="4" height="20" fill="{colour}"/>
+<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">
+<text x="6" y="14" textLength="{label_length}">{label}</text>
+<text x="{message_at}" y="14" textLength="{message_length}">{message}</text>
+</g>
+</svg>
+"""
+
+
+def badge(report: Report) -> str:
+    """The picture: how many cases, how many are news, in the colour of the exit code."""
+    label, message = "conformance", summary(report)
+    left, right = (round(len(text) * WIDTH) + PADDING for text in (label, message))
+    return SVG.format(
+        text=escape(f"{label}: {message}"),
+        label=label,
+        message=escape(message),
+        left=left,
+        right=right,
+        width=left + right,
+        label_length=left - PADDING,
+        message_at=left + 6,
+        message_length=right - PADDING,
+        colour=COLOURS[ENDINGS.get(report.footer["exit_code"], ENDINGS[2])[1]],
+    )
+
+
+def summary(report: Report) -> str:
+    """`409 cases, 12 known`; of a comparison, what changed in all its steps."""
+    sheet = columns(report)
+    shown = [column for column in sheet if column.is_step] or sheet
+    cases = {case for column in shown for case in column.entries}
+    counts: dict[str, int] = {}
+    for column in shown:
+        for word, number in column.counts():
+            counts[word] = counts.get(word, 0) + number
+    told = [f"{number} {word}" for word, number in counts.items() if word not in (AGREE, UNCHANGED)]
+    return ", ".join([f"{len(cases)} cases", *told])

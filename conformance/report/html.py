@@ -1,0 +1,152 @@
+"""`report.html`: one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from itertools import chain
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from conformance.changes import Change
+from conformance.report.details import details, names_of
+from conformance.report.plain import plain
+from conformance.report.sheet import Column, cases, clauses_of, columns, word_of
+from conformance.report.symbols import ENDINGS, SYMBOLS
+from conformance.report.upgrade import Row, costs, notes, rows, what_of
+from conformance.report.whole import Report
+from conformance.spec import STAGES, clauses
+
+
+def page(report: Report) -> str:
+    """The page; equal reports give equal pages."""
+    sheet = columns(report)
+    code = report.footer["exit_code"]
+    style, script = (Markup(_text(name)) for name in ("report.css", "report.js"))
+    return _template().render(
+        style=style,
+        script=script,
+        script_hash=_hash(script),
+        style_hash=_hash(style),
+        title=_title(report),
+        header=_plain(report.header),
+        finished=plain(report.footer["finished"]),
+        exit_code=code,
+        ending=ENDINGS.get(code, ENDINGS[2]),
+        environments=list(_environments(report)),
+        targets=[plain(target) for target in report.targets],
+        columns=sheet,
+        news=[(column, _news(column)) for column in sheet if column.is_step],
+        own=[(change, *costs(change), what_of(change)) for change in _own(report)],
+        notes=notes(report.changes),
+        matrix=_matrix(sheet),
+        titles={clause.id: clause.title for clause in clauses().values()},
+        words=dict.fromkeys(word for column in sheet for word, _ in column.counts()),
+        word_of=word_of,
+        abouts=STAGES,
+        stages=_stages(sheet),
+        cases=[_row(case, sheet) for case in cases(sheet)],
+        symbols=SYMBOLS,
+        data=details(sheet),
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["plain"] = plain
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment.from_string(_text("report.html.j2"))
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _hash(script: str) -> str:
+    """By which the page's own policy knows its own script and style, and runs no other."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"sha256-{digest}"
+
+
+def _plain(value: Any) -> Any:
+    """Header fields, made safe to show."""
+    if isinstance(value, dict):
+        return {plain(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else plain(value)
+
+
+def _title(report: Report) -> str:
+    if report.steps:
+        return " → ".join(map(plain, report.targets))
+    return f"{plain(report.header['loader'])} in {plain(report.targets[0])}"
+
+
+def _environments(report: Report) -> Iterator[tuple[str, list[str], bool]]:
+    """Package, its version in each target, and whether these differ; those first that do."""
+    packages = dict.fromkeys(chain.from_iterable(report.environments))
+    held = {
+        package: [plain(versions.get(package)) for versions in report.environments]
+        for package in packages
+    }
+    for differ in (True, False):
+        for package, versions in held.items():
+            if (len(set(versions)) > 1) == differ:
+                yield plain(package), versions, differ
+
+
+def _own(report: Report) -> list[Change]:
+    """Of the user's checkpoints."""
+    return [change for change in report.changes if change.case.startswith("own/")]
+
+
+def _news(column: Column) -> list[Row]:
+    return rows(entry for entry in column.entries.values() if isinstance(entry, Change))
+
+
+def _matrix(sheet: list[Column]) -> dict[str, list[dict[str, Any]]]:
+    """Stage to a row for each clause of it that some case says something of."""
+    cited = {clause for case in cases(sheet) for clause in clauses_of(case, sheet)}
+    known = [clause for clause in clauses() if clause in cited]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for identifier in [*known, *sorted(cited - set(known))]:
+        stage = plain(identifier.partition("-")[0])
+        found.setdefault(stage, []).append(_clause(identifier, sheet))
+    return found
+
+
+def _clause(identifier: str, sheet: list[Column]) -> dict[str, Any]:
+    clause = clauses().get(identifier)
+    return {
+        "id": plain(identifier),
+        "level": clause.level if clause else "",
+        "title": clause.title if clause else "a clause that is gone",
+        "cells": [(column, column.counts_of(identifier)) for column in sheet],
+    }
+
+
+def _stages(sheet: list[Column]) -> dict[str, str]:
+    """First part of a case's id to what the stage is about."""
+    names = dict.fromkeys(plain(case).partition("/")[0] for case in cases(sheet))
+    return {name: STAGES.get(name.upper(), "") for name in names}
+
+
+def _row(case: str, sheet: list[Column]) -> dict[str, Any]:
+    """What the list shows of a case, and what it is found by."""
+    entries = [(column, column.entries.get(case)) for column in sheet]
+    named = [names_of(entry.deviation) for _, entry in entries if entry is not None]
+    return {
+        "id": plain(case),
+        "stage": plain(case).partition("/")[0],
+        "clauses": [plain(clause) for clause in clauses_of(case, sheet)],
+        "deviations": list(dict.fromkeys(chain.from_iterable(named))),
+        "tokens": [token for column in sheet for token in column.tokens(case)],
+        "cells": entries,
+    }

@@ -1,0 +1,178 @@
+"""A run as a comment on a pull request: GitHub's Markdown, within GitHub's limit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+
+from conformance.changes import CHANGED, INCOMPARABLE, REGRESSED, Change
+from conformance.records import AGREE, DIVERGE, ERROR
+from conformance.report.badge import summary
+from conformance.report.explanation import explanation
+from conformance.report.plain import plain
+from conformance.report.sheet import columns
+from conformance.report.symbols import ENDINGS, SYMBOLS
+from conformance.report.upgrade import costs, news, notes, rows, what_of
+from conformance.report.whole import Report
+from conformance.spec import clauses
+
+# GitHub takes 65,536 characters; what is around the comment needs some of them.
+MOST_BYTES = 60_000
+# Of these, what one table or list may take from the others.
+PART_BYTES = 10_000
+WIDEST = 300
+LONGEST = 4_000
+BAR = r"\|"
+MARGIN = 100  # for the line that says how much there is more
+
+
+def comment(report: Report, foot: Sequence[str] = ()) -> str:
+    """The comment: what is decided by first, details folded, at most `MOST_BYTES` of UTF-8.
+
+    Args:
+        report: of `check` or `compare`.
+        foot: lines that only this run can tell, such as entries of an accept file that are idle.
+    """
+    parts = [_head(report), _environments(report)]
+    parts += [_changed(report), _own(report)] if report.steps else [_clauses(report)]
+    told = notes(report.changes)
+    parts += ["\n".join(_fitting([f"- {code(line)}" for line in [*told, *foot]], PART_BYTES))]
+    blocks = [*filter(None, parts), *_details(report)]
+    return "\n\n".join(_fitting(blocks, MOST_BYTES - MARGIN, "\n\n")) + "\n"
+
+
+def code(value: object, most: int = WIDEST) -> str:
+    """A code span: no name becomes markup or a mention."""
+    text = plain(value, most)
+    if not text.strip():
+        return ""
+    fence = "`" * (_longest_run(text) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _longest_run(text: str) -> int:
+    """Of backticks."""
+    return max((len(run) for run in re.findall("`+", text)), default=0)
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8"))
+
+
+def _fitting(blocks: Sequence[str], most: int, between: str = "\n") -> Iterator[str]:
+    """The blocks for which there is room, and how many there were more."""
+    used = 0
+    for number, block in enumerate(blocks):
+        used += _size(block) + len(between)
+        if used > most:
+            yield f"… and {len(blocks) - number} more in `report.html`"
+            return
+        yield block
+
+
+def _table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already, in which no bar opens a new one."""
+    body = [f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |" for cells in lines]
+    if not body:
+        return ""
+    head = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    *kept, last = _fitting(body, PART_BYTES)
+    # What is left out is told below the table, not as a row of one cell.
+    return "\n".join([*head, *kept, last if last.startswith("| ") else f"\n{last}"])
+
+
+def _word(word: str) -> str:
+    return f"{SYMBOLS[word]} {word}"
+
+
+def _head(report: Report) -> str:
+    exit_code = report.footer["exit_code"]
+    names = " → ".join(map(code, report.targets))
+    ending = ENDINGS.get(exit_code, ENDINGS[2])[0]
+    return f"### conformance: {names}\n\n**{summary(report)}** – exit {exit_code}, {ending}"
+
+
+def _environments(report: Report) -> str:
+    """The packages in which targets differ; of a single target, the releases that matter most."""
+    several = len(report.targets) > 1
+    lines = []
+    for package in report.environments[0]:
+        held = [str(versions.get(package)) for versions in report.environments]
+        if not several or len(set(held)) > 1:
+            lines.append([code(package), *map(code, held)])
+    return _table(["environment", *map(code, report.targets)], lines) or (
+        "The environments hold the same versions."
+    )
+
+
+def _changed(report: Report) -> str:
+    """A row a clause that regressed, changed or was fixed; a table a step."""
+    known = clauses()
+    tables = []
+    for column in columns(report):
+        changes = [entry for entry in column.entries.values() if isinstance(entry, Change)]
+        table = _table(
+            ["", "clause", "promise", "what", "cases"],
+            [
+                [
+                    *(_word(row.change), code(row.clause)),
+                    known[row.clause].title if row.clause in known else "",
+                    *(code(row.what), str(len(row.cases))),
+                ]
+                for row in rows(changes)
+            ],
+        )
+        if column.is_step:
+            head = f"{code(column.name)}\n\n" if len(report.steps) > 1 else ""
+            tables.append(head + (table or "No clause regressed, changed or was fixed."))
+    return "\n\n".join(tables)
+
+
+def _own(report: Report) -> str:
+    """Of the user's checkpoints."""
+    return _table(
+        ["checkpoint", "change", "seconds", "peak memory", "what"],
+        [
+            [code(change.case), _accepted(change), *costs(change), code(what_of(change))]
+            for change in report.changes
+            if change.case.startswith("own/")
+        ],
+    )
+
+
+def _accepted(change: Change) -> str:
+    return _word(change.change) + (", accepted" if change.accepted else "")
+
+
+def _clauses(report: Report) -> str:
+    """Of `check`: a row a clause that some case breaks."""
+    lines = []
+    for column in columns(report):
+        for clause in clauses().values():
+            counts = column.counts_of(clause.id)
+            if any(word != AGREE for word, _ in counts):
+                told = ", ".join(f"{SYMBOLS[word]} {number} {word}" for word, number in counts)
+                lines.append([code(clause.id), clause.title, told])
+    return _table(["clause", "promise", "cases"], lines) or "Every case agrees."
+
+
+def _details(report: Report) -> Iterator[str]:
+    """What is news in full, the worst first."""
+    for word in (INCOMPARABLE, REGRESSED, CHANGED):
+        for change in report.changes:
+            if change.change == word and not change.accepted:
+                yield _folded(change.case, word, news(change))
+    for word in (ERROR, DIVERGE):
+        for result in [] if report.steps else report.runs[0]:
+            if result.status == word:
+                yield _folded(result.case, word, explanation(result))
+
+
+def _folded(case: str, word: str, lines: Sequence[str]) -> str:
+    text = "\n".join(plain(line, WIDEST) for line in lines[:-1])[:LONGEST]
+    text = f"{text}\n{plain(lines[-1], LONGEST)}"  # the line that reruns it, whole
+    fence = "`" * max(3, _longest_run(text) + 1)
+    title = f"<code>{escape(plain(case, WIDEST))}</code> {_word(word)}"
+    return f"<details><summary>{title}</summary>\n\n{fence}text\n{text}\n{fence}\n\n</details>"

@@ -1,0 +1,26 @@
+"""What lies beside `report.jsonl`, rendered from it and from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conformance.keep import RENDERINGS, write_whole
+from conformance.report.badge import badge
+from conformance.report.html import page
+from conformance.report.junit import junit
+from conformance.report.whole import Report, read_whole
+
+WAYS = dict(zip(RENDERINGS, (page, junit, badge), strict=True))
+
+
+def render(folder: Path) -> Report:
+    """Write the renderings of the folder's report, each whole or not at all; the report.
+
+    Raises:
+        OSError: the report cannot be read, or a rendering not written.
+        BadReport: the report is none, or was cut off; nothing is written.
+    """
+    report = read_whole(folder / "report.jsonl")
+    for name, way in WAYS.items():
+        write_whole(folder / name, way(report))
+    return report

@@ -1,0 +1,117 @@
+"""A report as a sheet: a row a case, a column a target and a step from one target to the next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from conformance.changes import CHANGED, CHANGES, FIXED, REGRESSED, UNCHANGED, Change
+from conformance.records import Result
+from conformance.report.tally import ORDER, concerned, status_of
+from conformance.report.upgrade import told_by
+from conformance.report.whole import Report
+
+ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one target, or one step, makes of the cases.
+
+    Attributes:
+        key: short, and no other column's.
+        name: of the target or of both.
+        words: what a case can be in it, the worst first.
+        entries: case to what became of it.
+    """
+
+    key: str
+    name: str
+    words: tuple[str, ...]
+    entries: dict[str, Result | Change]
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it is of two targets."""
+        return self.words == CHANGES
+
+    def token(self, word: str) -> str:
+        """The word as it is in this column."""
+        return f"{self.key}={word}"
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Word to how many cases are so, where some are; the worst first."""
+        count = Counter(word_of(entry) for entry in self.entries.values())
+        return [(word, count[word]) for word in self.words if count[word]]
+
+    @property
+    def accepted(self) -> int:
+        """How many changes somebody lives with."""
+        return sum(isinstance(e, Change) and bool(e.accepted) for e in self.entries.values())
+
+    def counts_of(self, clause: str) -> list[tuple[str, int]]:
+        """The same, of what the cases say of one clause."""
+        count = Counter(
+            word for entry in self.entries.values() for word in by_clause(entry).get(clause, ())
+        )
+        return [(word, count[word]) for word in self.words if count[word]]
+
+    def tokens(self, case: str) -> Iterator[str]:
+        """What the case is in this column."""
+        entry = self.entries.get(case)
+        if entry is not None:
+            yield self.token(word_of(entry))
+            if isinstance(entry, Change) and entry.accepted:
+                yield self.token(ACCEPTED)
+
+    def tokens_of(self, case: str, clause: str) -> Iterator[str]:
+        """What the case says of the clause in this column."""
+        entry = self.entries.get(case)
+        if entry is not None:
+            yield from map(self.token, by_clause(entry).get(clause, ()))
+
+
+def columns(report: Report) -> list[Column]:
+    """The steps first: they are what one asks for."""
+    names = [f"{before} → {after}" for before, after in pairwise(report.targets)]
+    steps = [
+        Column(f"c{number}", name, CHANGES, {change.case: change for change in step})
+        for number, (name, step) in enumerate(zip(names, report.steps, strict=False))
+    ]
+    runs = [
+        Column(f"s{number}", name, ORDER, {result.case: result for result in run})
+        for number, (name, run) in enumerate(zip(report.targets, report.runs, strict=False))
+    ]
+    return [*steps, *runs]
+
+
+def cases(sheet: list[Column]) -> list[str]:
+    """Every case of any column, in the order of the catalogue."""
+    return list(dict.fromkeys(case for column in reversed(sheet) for case in column.entries))
+
+
+def clauses_of(case: str, sheet: list[Column]) -> list[str]:
+    """The clauses that the case says something of, in any column."""
+    entries = (column.entries[case] for column in sheet if case in column.entries)
+    return list(dict.fromkeys(clause for entry in entries for clause in by_clause(entry)))
+
+
+def word_of(entry: Result | Change) -> str:
+    """The status of a result, the kind of a change."""
+    return entry.status if isinstance(entry, Result) else entry.change
+
+
+def by_clause(entry: Result | Change) -> dict[str, list[str]]:
+    """Clause to what one case says of it."""
+    if isinstance(entry, Result):
+        return {clause: [status_of(clause, entry)] for clause in concerned(entry)}
+    told: dict[str, list[str]] = {}
+    for (kind, clause), _ in told_by(entry):
+        told.setdefault(clause, []).append(kind)
+    if entry.change not in (REGRESSED, CHANGED, FIXED) or not told:
+        return {clause: [entry.change] for clause in entry.clauses}
+    return {
+        clause: told.get(clause, [UNCHANGED]) for clause in {**dict.fromkeys(entry.clauses), **told}
+    }
