@@ -94,6 +94,16 @@ class Push:
     after: str = ""
 
 
+# Where the config of `OnHub.config` is published.
+CONFIG_REPOSITORY = "org/config"
+
+# Within the weights of every fixture, and beyond every other file.
+HALF_FILE = 20_000
+
+# What came of a download is kept in whole chunks, so small here that half a file holds some.
+CHUNK = 1000
+
+
 @dataclass(frozen=True)
 class OnHub:
     """The checkpoint is a repository on a Hub, and this is what happens there.

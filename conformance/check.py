@@ -16,9 +16,7 @@ from conformance.report.terminal import progress, show, summary
 from conformance.run import Session, header, judge_all, open_session
 
 
-def check(
-    cases: Sequence[Case], loader_name: str, out: Path | None, markdown: bool = False
-) -> int:
+def check(cases: Sequence[Case], loader_name: str, out: Path | None, markdown: bool = False) -> int:
     """Judge the cases, show the table or a comment in Markdown, write the records; the exit code.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from conformance.case import Case
+    from conformance.deployment import Load
 
 EXIT_ERROR = 2
 EXIT_USAGE = 64
@@ -74,6 +75,11 @@ def _parser() -> _Parser:
     render.add_argument("folder", type=Path, metavar="DIR", help="of an earlier run")
     render.add_argument("--format", choices=("files", "markdown"), default="files")
     render.set_defaults(run=_render)
+    _add_record(commands.add_parser("record", help="what a load leaves, in a small file"))
+    verify = commands.add_parser("verify", help="hold a load against what was recorded")
+    verify.add_argument("file", type=Path, metavar="FILE")
+    verify.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="if it moved")
+    verify.set_defaults(run=_verify)
     _add_explain(commands.add_parser("explain", help="the plan of a load; no weight is read"))
     spec = commands.add_parser("spec", help="show the clauses")
     spec.add_argument("clause", nargs="?", metavar="ID")
@@ -121,6 +127,14 @@ def _add_bisect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clause", metavar="ID", default="", help="the only clause that counts")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="the limit of one load")
     parser.set_defaults(run=_bisect)
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or an id on the Hub")
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True)
+    parser.add_argument("--model", metavar="MODULE:ATTR", default="", help="the model class")
+    parser.add_argument("--dtype", default="", help="`auto` or a name; else the release's default")
+    parser.set_defaults(run=_record)
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
@@ -251,6 +265,49 @@ def _render(options: argparse.Namespace) -> int:
     except BadReport as error:
         raise _HarnessError(str(error)) from error
     return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from conformance.deployment import NotLoaded, record
+
+    load = _load(options.checkpoint, options.model, options.dtype)
+    try:
+        size = record(load, options.out)
+    except NotLoaded as error:
+        raise _HarnessError(str(error)) from error
+    print(f"{options.out}: {size / 1000:.1f} kB; `conformance verify {options.out}`")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from conformance.deployment import BadRecord, options_of, read, verify
+
+    try:
+        recorded = read(options.file)
+        held = options_of(recorded)
+        load = _load(options.checkpoint or held["checkpoint"], held["model"], held["dtype"])
+        return verify(options.file, load, recorded)
+    except BadRecord as error:
+        raise _HarnessError(str(error)) from error
+
+
+def _load(checkpoint: str, model: str, dtype: str) -> Load:
+    """What `record` and `verify` load; an error of the arguments is told before anything is."""
+    import torch
+
+    from conformance.case import Case
+    from conformance.deployment import Load
+    from reference_loader.checkpoint import open_folder
+    from reference_loader.options import Options
+
+    try:
+        Case("", (), model=model).model_class()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise _UsageError(f"--model {model}: {error}") from error
+    if dtype not in ("", "auto") and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise _UsageError(f"--dtype {dtype}: neither `auto` nor a dtype of torch")
+    folder = open_folder(checkpoint, subfolder="", options=Options())
+    return Load(checkpoint, folder, model, dtype)
 
 
 def _explain(options: argparse.Namespace) -> int:

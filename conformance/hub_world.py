@@ -17,18 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from conformance.case import Case, OnHub
+from conformance.case import CHUNK, CONFIG_REPOSITORY, HALF_FILE, Case, OnHub
 from fixtures.hub import Hub
 from fixtures.hub_pages import id_of, read_commit
 from fixtures.write import materialise
-
-CONFIG_REPOSITORY = "org/config"
-
-# Within the weights of every fixture, and beyond every other file.
-HALF = 20_000
-
-# What came is kept in whole chunks, which are so small here that half a file holds some.
-CHUNK = 1000
 
 
 @contextmanager
@@ -178,7 +170,9 @@ def _fill(hub: Hub, world: OnHub, source: Path, default: Path, cache: Path) -> N
         content = (source / "model.safetensors").read_bytes()
         blobs = cache / f"models--{world.repository.replace('/', '--')}" / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
-        (blobs / f"{hashlib.sha256(content).hexdigest()}.incomplete").write_bytes(content[:HALF])
+        (blobs / f"{hashlib.sha256(content).hexdigest()}.incomplete").write_bytes(
+            content[:HALF_FILE]
+        )
 
 
 def _disturb(hub: Hub, world: OnHub) -> None:

@@ -21,6 +21,7 @@ from conformance.report.terminal import Progress, watching
 from conformance.report.upgrade import show_changes
 from conformance.targets import Target
 
+
 @dataclass(frozen=True)
 class Comparison:
     """What is asked for.

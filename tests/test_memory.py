@@ -13,6 +13,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 from reference_loader import from_pretrained, plan
 from reference_loader.errors import NothingMatches, ShapeMismatch
 
+LOADERS = [
+    pytest.param(from_pretrained, id="reference"),
+    pytest.param(LlamaForCausalLM.from_pretrained, id="stock"),
+]
+
 
 @pytest.fixture
 def stored(checkpoint: Any) -> dict[str, torch.Tensor]:
@@ -71,7 +76,7 @@ def test_only_values_are_taken_over(stored: Any, config: Any) -> None:
     assert torch.equal(model.lm_head.weight, stored["lm_head.weight"])
 
 
-@pytest.mark.parametrize("load", [from_pretrained, LlamaForCausalLM.from_pretrained])
+@pytest.mark.parametrize("load", LOADERS)
 def test_a_model_shares_pages_with_its_files_and_never_writes_to_them(own: Any, load: Any) -> None:
     """MEM: of the dtype of the file, parameters are views of it, mapped copy-on-write."""
     folder = own("llama-f32")
@@ -88,7 +93,7 @@ def test_a_model_shares_pages_with_its_files_and_never_writes_to_them(own: Any, 
     assert (folder / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("load", [from_pretrained, LlamaForCausalLM.from_pretrained])
+@pytest.mark.parametrize("load", LOADERS)
 def test_after_a_cast_nothing_of_the_files_is_held(own: Any, load: Any) -> None:
     """MEM."""
     folder = own("llama-f32")

@@ -48,7 +48,7 @@ def code(value: object, most: int = WIDEST) -> str:
     if not text.strip():
         return ""
     fence = "`" * (_longest_run(text) + 1)
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    pad = " " if "`" in (text[0], text[-1]) or text[0] == text[-1] == " " else ""
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
@@ -72,13 +72,15 @@ def _fitting(blocks: Sequence[str], most: int, between: str = "\n") -> Iterator[
         yield block
 
 
-def _table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], most: int = PART_BYTES) -> str:
     """A table of cells that are Markdown already, in which no bar opens a new one."""
-    body = [f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |" for cells in lines]
+    top, *body = (
+        f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |" for cells in [titles, *lines]
+    )
     if not body:
         return ""
-    head = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
-    *kept, last = _fitting(body, PART_BYTES)
+    head = [top, "|" + "---|" * len(titles)]
+    *kept, last = _fitting(body, most)
     # What is left out is told below the table, not as a row of one cell.
     return "\n".join([*head, *kept, last if last.startswith("| ") else f"\n{last}"])
 
@@ -123,6 +125,7 @@ def _changed(report: Report) -> str:
                 ]
                 for row in rows(changes)
             ],
+            2 * PART_BYTES,
         )
         if column.is_step:
             head = f"{code(column.name)}\n\n" if len(report.steps) > 1 else ""

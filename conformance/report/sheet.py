@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from conformance.changes import CHANGED, CHANGES, FIXED, REGRESSED, UNCHANGED, Change
@@ -37,6 +38,11 @@ class Column:
         """Whether it is of two targets."""
         return self.words == CHANGES
 
+    @cached_property
+    def said(self) -> dict[str, dict[str, list[str]]]:
+        """Case to clause to what it says of it."""
+        return {case: by_clause(entry) for case, entry in self.entries.items()}
+
     def token(self, word: str) -> str:
         """The word as it is in this column."""
         return f"{self.key}={word}"
@@ -53,9 +59,7 @@ class Column:
 
     def counts_of(self, clause: str) -> list[tuple[str, int]]:
         """The same, of what the cases say of one clause."""
-        count = Counter(
-            word for entry in self.entries.values() for word in by_clause(entry).get(clause, ())
-        )
+        count = Counter(word for said in self.said.values() for word in said.get(clause, ()))
         return [(word, count[word]) for word in self.words if count[word]]
 
     def tokens(self, case: str) -> Iterator[str]:
@@ -68,9 +72,7 @@ class Column:
 
     def tokens_of(self, case: str, clause: str) -> Iterator[str]:
         """What the case says of the clause in this column."""
-        entry = self.entries.get(case)
-        if entry is not None:
-            yield from map(self.token, by_clause(entry).get(clause, ()))
+        yield from map(self.token, self.said.get(case, {}).get(clause, ()))
 
 
 def columns(report: Report) -> list[Column]:
@@ -94,8 +96,7 @@ def cases(sheet: list[Column]) -> list[str]:
 
 def clauses_of(case: str, sheet: list[Column]) -> list[str]:
     """The clauses that the case says something of, in any column."""
-    entries = (column.entries[case] for column in sheet if case in column.entries)
-    return list(dict.fromkeys(clause for entry in entries for clause in by_clause(entry)))
+    return list(dict.fromkeys(clause for each in sheet for clause in each.said.get(case, ())))
 
 
 def word_of(entry: Result | Change) -> str:

@@ -204,7 +204,8 @@ def notes(changes: Sequence[Change]) -> list[str]:
     accepted = [change for change in changes if change.accepted]
     lines = []
     if moved:
-        lines.append(f"outputs moved within the tolerance in {len(moved)} cases: {moved[0].moved}")
+        told = plain(moved[0].moved)
+        lines.append(f"outputs moved within the tolerance in {len(moved)} cases: {told}")
     if defaults:
         names = plain(", ".join(place for place, _ in defaults.most_common(4)))
         lines.append(f"{len(defaults)} fields or buffers that only one release has: {names}, …")

@@ -7,6 +7,9 @@ from typing import Any
 from conformance.case import (
     AUTO,
     BASE,
+    CHUNK,
+    CONFIG_REPOSITORY,
+    HALF_FILE,
     TWO_SHARDS,
     Case,
     CommitId,
@@ -16,7 +19,6 @@ from conformance.case import (
     Push,
     rejected,
 )
-from conformance.hub_world import CHUNK, CONFIG_REPOSITORY, HALF
 
 # Without a config stock makes one up, and a Llama of default size does not fit everywhere.
 SMALL = "conformance.models:WithSmallConfig"
@@ -178,9 +180,13 @@ CASES = [
         options={"revision": "v9"},
     ),
     # Broken connections.
-    by_id("cut-once", "RES-18", "MAP-1", **cut(HALF, 1), input_class="acceptable"),
+    by_id("cut-once", "RES-18", "MAP-1", **cut(HALF_FILE, 1), input_class="acceptable"),
     by_id(
-        "cut-once-sharded", "RES-18", recipe=TWO_SHARDS, **cut(HALF, 1), input_class="acceptable"
+        "cut-once-sharded",
+        "RES-18",
+        recipe=TWO_SHARDS,
+        **cut(HALF_FILE, 1),
+        input_class="acceptable",
     ),
     refused("cut-always", "RES-18", "org/tiny", **cut(CHUNK // 2, 1000)),
     refused("cut-always-sharded", "RES-18", "org/tiny", recipe=TWO_SHARDS, **cut(CHUNK // 2, 1000)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from conformance import check as check_module
 from conformance import run
 from conformance.case import Case
 from conformance.cases import CASES
+from conformance.changes import Change
+from conformance.keep import recording
 from conformance.loaders import Loader, find
-from conformance.records import Observation
+from conformance.records import Observation, Result
 from conformance.run import Session
 
 
@@ -61,3 +64,30 @@ def warm(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
 def case() -> Callable[[str], Case]:
     """A case of the catalogue, by its id."""
     return {case.id: case for case in CASES}.__getitem__
+
+
+@pytest.fixture
+def reported(tmp_path: Path) -> Callable[..., Path]:
+    """A folder with the `report.jsonl` of the given records, whole unless told otherwise."""
+
+    def write(
+        results: list[Result],
+        changes: list[Change] = (),
+        targets: tuple[str, ...] = ("4.57.6", "current"),
+        exit_code: int = 1,
+        whole: bool = True,
+        **more: Any,
+    ) -> Path:
+        versions = {name: {"torch": "2.13.0", "transformers": name} for name in targets}
+        header = {"target": targets[-1], "loader": "stock", "versions": versions[targets[-1]]}
+        if changes:
+            header |= {"targets": list(targets), "environments": versions}
+        counted = "change" if changes else "result"
+        with recording(tmp_path, header | more, counted) as recorder:
+            for record in [*results, *changes]:
+                recorder.record(record.record())
+            if whole:
+                recorder.footer(exit_code, "2026-11-22T00:00:01Z")
+        return tmp_path
+
+    return write

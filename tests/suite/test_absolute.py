@@ -232,9 +232,12 @@ def findings(case: Case, spoil: Spoil | None) -> list[Divergence]:
     return list(observation.findings)
 
 
-@pytest.mark.parametrize(
-    "trial", TRIALS, ids=lambda trial: f"{trial.clause}-{trial.spoil.__name__}-{trial.recipe}"
-)
+def name_of(trial: Trial) -> str:
+    faults = trial.options.get("faults", ())
+    return "-".join((trial.clause, trial.spoil.__name__, trial.recipe, *faults))
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=name_of)
 def test_a_check_objects_to_what_it_is_there_for_and_to_nothing_else(
     trial: Trial, session: Any
 ) -> None:

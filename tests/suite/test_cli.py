@@ -431,13 +431,13 @@ def test_explaining_a_broken_checkpoint_is_one_line(
 
 
 def test_no_such_folder_is_one_line_from_the_shell(tmp_path: Path) -> None:
-    done = process("check", "no-such-folder", path=tmp_path)
+    done = process("check", "no/such/folder", path=tmp_path)
 
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("conformance: source-not-found: ")
-    assert "no-such-folder" in done.stderr
+    assert "no/such/folder" in done.stderr
 
 
 # --- text from a checkpoint ---

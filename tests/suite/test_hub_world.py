@@ -14,7 +14,7 @@ from transformers import modeling_utils
 from transformers.utils import hub as stock_hub
 
 from conformance import hub_world
-from conformance.case import Case, Failure, OnHub
+from conformance.case import HALF_FILE, Case, Failure, OnHub
 from conformance.loaders import reference
 from conformance.observe import observe
 from conformance.run import judge
@@ -87,7 +87,7 @@ def test_half_of_the_weights_are_in_the_cache_and_no_more(session: Any) -> None:
     with hub_world.sourced(trial, trial.source(), {}, {}):
         held = [path for path in Path(constants.HF_HUB_CACHE).rglob("*") if path.is_file()]
         assert [path.suffix for path in held] == [".incomplete"]
-        assert held[0].read_bytes() == (trial.source() / WEIGHTS).read_bytes()[: hub_world.HALF]
+        assert held[0].read_bytes() == (trial.source() / WEIGHTS).read_bytes()[:HALF_FILE]
 
 
 def test_no_user_of_this_machine_is_known(

@@ -57,9 +57,7 @@ def test_what_names_no_target_is_refused(word: str) -> None:
         parse(word)
 
 
-def test_an_environment_sees_what_it_does_not_hold(
-    cache: Path, installed: list[list[str]]
-) -> None:
+def test_an_environment_sees_what_it_does_not_hold(cache: Path, installed: list[list[str]]) -> None:
     python = interpreter(parse("4.57.6"))
     code = "import sys, torch; print(torch.__version__, sys.prefix)"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)

@@ -92,6 +92,8 @@ def test_a_planted_fault_is_a_regression_that_can_be_accepted(
     (change,) = (each for each in records if each.get("change") == "regressed")
     assert (change["from"], change["to"]) == ("current", target)
     assert change["regressed"] == ["INI-3"]
+    kept = {path.name for path in (tmp_path / "plain").iterdir()}
+    assert kept == {"report.jsonl", "report.html", "junit.xml", "badge.svg"}
     told = capsys.readouterr().out
     assert "requires_grad of lm_head.weight: True → False" in told
     assert f"rerun: conformance compare current {target} --case out/f32-3" in told
@@ -106,6 +108,22 @@ def test_a_planted_fault_is_a_regression_that_can_be_accepted(
     told = capsys.readouterr().out
     assert "accepted: out/f32-3: we train nothing" in told
     assert "accepts nothing any more: case tie/* (long gone)" in told
+
+
+def test_the_comment_for_a_pull_request_is_all_that_stdout_has(
+    spoiled, tmp_path: Path, capsys
+) -> None:
+    target = spoiled("model.lm_head.weight.requires_grad_(False)")
+    accepted = tmp_path / "accept.toml"
+    accepted.write_text('[[accept]]\ncase = "tie/*"\nreason = "long gone"\n')
+    words = ["current", target, "--case", "out/f32-3", "--accept", str(accepted)]
+    code, _ = compared(tmp_path / "out", *words, "--format", "markdown")
+    told = capsys.readouterr().out
+    assert code == 1
+    assert told.startswith("### conformance: `current` → `python:")
+    assert "| ▼ regressed | `INI-3` | gradient flags | `requires_grad of lm_head.weight" in told
+    assert "- `accepts nothing any more: case tie/* (long gone)`" in told
+    assert told.rstrip().endswith("</details>")
 
 
 def test_a_crash_in_one_load_is_told_and_the_others_are_judged(
