@@ -7,7 +7,7 @@ ARGS ?=
 TORCH := torch==2.13.0
 
 # Older releases that CI judges beside the installed one; each gets an environment that shares torch.
-RELEASES := 4.47.1 4.57.6 5.0.0
+RELEASES := 4.47.1 4.57.6 5.0.0 5.23.0
 
 # The 5.x nearest to the installed one that is not it: every family is saved and loaded by it too.
 FAMILY_RELEASE := 5.22.2
