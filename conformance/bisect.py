@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from shutil import which
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -20,12 +16,12 @@ from conformance import targets
 from conformance.across import Run, Work, judge_in
 from conformance.case import Case
 from conformance.changes import Change, Outcome, change
+from conformance.published import PACKAGE, NotListed, published
 from conformance.records import ERROR, SKIP, Divergence
 from conformance.remote import LOAD_SECONDS, TargetUnusable, our_packages
 from conformance.report.upgrade import news
 from conformance.targets import Target, TargetNotMade
 
-PACKAGE = "transformers"
 MOST = 3
 COMPARE = ("conformance", "compare")
 
@@ -80,7 +76,7 @@ def bisect(asked: Search, say: Say = _SAY) -> int:
         judge = _Judge(asked, Work([asked.case], ends, (), ours, asked.seconds), others)
         good, bad = (judge.end(end) for end in ends)
         telling = tell_apart(good.outcome, bad.outcome, asked.clause)
-        releases = between(good.release, bad.release, published())
+        releases = between(good.release, bad.release, _published())
         say(f"{asked.case.id}: {len(releases)} releases, {releases[0]} is good, {releases[-1]} bad")
         say(f"what tells them apart: {telling}")
         judge.known = {good.release: good, bad.release: bad}
@@ -88,23 +84,11 @@ def bisect(asked: Search, say: Say = _SAY) -> int:
     return _conclude(asked, releases[low : high + 1], judge, telling, say)
 
 
-def published(run: Callable[..., Any] = subprocess.run) -> list[str]:
-    """The final releases that the configured index offers to this Python; those yanked left out.
-
-    Raises:
-        NothingToFind: the index cannot be asked.
-    """
-    pip = [sys.executable, "-m", "pip"]
-    if which("uv") is not None and run([*pip, "--version"], capture_output=True).returncode:
-        pip = [str(which("uv")), "tool", "run", "pip"]
-    command = [*pip, "index", "versions", PACKAGE, "--disable-pip-version-check"]
-    done = run(command, capture_output=True, text=True, check=False)
-    _, found, listed = done.stdout.partition("Available versions:")
-    if done.returncode or not found:
-        told = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise NothingToFind(f"the releases of {PACKAGE} cannot be listed: {told}")
-    versions = [Version(word.strip()) for word in listed.splitlines()[0].split(",")]
-    return [str(version) for version in sorted(versions) if not version.is_prerelease]
+def _published() -> list[str]:
+    try:
+        return [str(version) for version in published()]
+    except NotListed as cause:
+        raise NothingToFind(str(cause)) from cause
 
 
 def between(good: str, bad: str, every: Sequence[str]) -> list[str]:

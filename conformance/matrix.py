@@ -1,43 +1,67 @@
 """`make releases`: every minor release judged, and the table of clause and release.
 
-python -m conformance.matrix [--oldest 4.47] [--out runs/releases] [--docs docs]
+python -m conformance.matrix [RELEASE ...] [--oldest 4.47] [--kept] [--out DIR] [--docs DIR]
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from packaging.version import Version
 
 from conformance.across import Run, Work, judge_in
 from conformance.cases import CASES
-from conformance.keep import now, recording
-from conformance.published import newest_patches, published
-from conformance.records import Result, exit_code
-from conformance.remote import LOAD_SECONDS, our_packages
-from conformance.report.releases import as_markdown
+from conformance.deviations import deviations, stale
+from conformance.keep import now, recording, write_whole
+from conformance.published import NotListed, newest_patches, published
+from conformance.records import BadReport, Result, exit_code
+from conformance.remote import LOAD_SECONDS, TargetUnusable, our_packages
+from conformance.report.releases import Column, as_html, as_markdown
+from conformance.report.renderings import render
 from conformance.report.terminal import Progress, watching
-from conformance.targets import interpreter, parse
+from conformance.report.whole import Report, read_whole
+from conformance.targets import TargetNotMade, interpreter, parse
+from conformance.verdict import Judged, classified
+
+HARNESS_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge, keep a report a release, render the table; the worst exit code."""
-    parser = argparse.ArgumentParser(prog="conformance.matrix")
+    """Judge, keep a report a release, render the table; the worst exit code of any release."""
+    options = _parser().parse_args(arguments)
+    try:
+        releases = options.releases or newest_patches(published(), options.oldest)
+        if not options.kept:
+            with watching() as progress:
+                for release in releases:
+                    _judge(str(release), options.out, progress)
+        columns = [_column(options.out / str(release)) for release in releases]
+    except (NotListed, TargetNotMade, TargetUnusable, BadReport, OSError) as error:
+        print(f"conformance.matrix: {error}", file=sys.stderr)
+        return HARNESS_ERROR
+    for name, text in (("md", as_markdown(columns)), ("html", as_html(columns))):
+        write_whole(options.docs / f"releases.{name}", text)
+    for column in columns:
+        print(column)
+    return max(exit_code(column.results, column.stale) for column in columns)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="conformance.matrix", description=__doc__)
+    parser.add_argument("releases", nargs="*", type=Version, metavar="RELEASE")
     parser.add_argument("--oldest", type=Version, default=Version("4.47"))
-    parser.add_argument("--out", type=Path, default=Path("runs/releases"))
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
-    options = parser.parse_args(arguments)
-    releases = newest_patches(published(), options.oldest)
-    with watching() as progress:
-        runs = {str(each): _judged(str(each), options.out, progress) for each in releases}
-    text = as_markdown({release: _results(run) for release, run in runs.items()}, now()[:10])
-    (options.docs / "releases.md").write_text(text, "utf-8")
-    return max(exit_code(_results(run), ()) for run in runs.values())
+    parser.add_argument(
+        "--kept", action="store_true", help="judge nothing; render the reports that are kept"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/matrix"), metavar="DIR")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR")
+    return parser
 
 
-def _judged(release: str, out: Path, progress: Progress) -> Run:
+def _judge(release: str, out: Path, progress: Progress) -> None:
     """One release, its report written."""
     target = parse(release)
     python = interpreter(target, progress.tell)
@@ -46,15 +70,38 @@ def _judged(release: str, out: Path, progress: Progress) -> Run:
         run = judge_in(target, python, work, progress.task(release, len(CASES)))
     folder = out / release
     folder.mkdir(parents=True, exist_ok=True)
-    with recording(folder, {**run.ready, "target": release}) as recorder:
-        for result in _results(run):
+    results = [outcome.result for outcome in run.outcomes]
+    with recording(folder, _header(run)) as recorder:
+        for result in results:
             recorder.result(result)
-        recorder.footer(exit_code(_results(run), ()), now())
-    return run
+        recorder.footer(exit_code(results, _stale(results, run.ready["release"])), now())
+    render(folder)
 
 
-def _results(run: Run) -> list[Result]:
-    return [outcome.result for outcome in run.outcomes]
+def _header(run: Run) -> dict[str, object]:
+    return {**run.ready, "target": run.target.name}
+
+
+def _column(folder: Path) -> Column:
+    """A kept report, by the deviations known today.
+
+    Raises:
+        OSError, BadReport: there is none, or it was cut off.
+    """
+    report = read_whole(folder / "report.jsonl")
+    release = report.header["release"]
+    results = list(_classified(report, release))
+    return Column(release, report.footer["finished"][:10], results, _stale(results, release))
+
+
+def _classified(report: Report, release: str) -> Iterator[Result]:
+    judged = Judged("stock", release, report.targets[0])
+    for result in report.runs[0]:
+        yield classified(result, judged)
+
+
+def _stale(results: Sequence[Result], release: str) -> list[str]:
+    return stale(results, release, [case.id for case in CASES], deviations())
 
 
 if __name__ == "__main__":

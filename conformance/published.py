@@ -5,33 +5,53 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from shutil import which
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
+
+PACKAGE = "transformers"
 
 
 class NotListed(RuntimeError):
     """The package index cannot be asked."""
 
 
-def published(package: str = "transformers") -> list[Version]:
-    """Every final release, oldest first; what was withdrawn is not among them.
+def published(run: Callable[..., Any] = subprocess.run) -> list[Version]:
+    """The final releases that the configured index offers to this Python, oldest first.
+
+    Those that were yanked are not among them.
 
     Raises:
-        NotListed: pip cannot list them.
+        NotListed: the index cannot be asked.
     """
-    command = [sys.executable, "-m", "pip", "index", "versions", package]
-    done = subprocess.run(
-        [*command, "--disable-pip-version-check"], capture_output=True, text=True, check=False
-    )
+    command = [*_pip(run), "index", "versions", PACKAGE, "--disable-pip-version-check"]
+    done = run(command, capture_output=True, text=True, check=False)
     listed = re.search(r"^Available versions: (.+)$", done.stdout, re.MULTILINE)
-    if done.returncode != 0 or listed is None:
-        told = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise NotListed(f"the releases of {package} cannot be listed: {told}")
-    return sorted(_finals(listed.group(1).split(",")))
+    if done.returncode or listed is None:
+        told = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise NotListed(f"the releases of {PACKAGE} cannot be listed: {told}")
+    return sorted(_finals(listed[1].split(",")))
 
 
-def _finals(words: Iterable[str]) -> Iterable[Version]:
+def newest_patches(releases: Iterable[Version], oldest: Version) -> list[Version]:
+    """The newest patch of every minor from that of `oldest` on."""
+    newest: dict[tuple[int, int], Version] = {}
+    for version in sorted(releases):
+        newest[version.major, version.minor] = version
+    return [version for minor, version in newest.items() if minor >= (oldest.major, oldest.minor)]
+
+
+def _pip(run: Callable[..., Any]) -> list[str]:
+    """An environment that uv made has no pip of its own."""
+    pip = [sys.executable, "-m", "pip"]
+    if (uv := which("uv")) and run([*pip, "--version"], capture_output=True).returncode:
+        return [uv, "tool", "run", "pip"]
+    return pip
+
+
+def _finals(words: Iterable[str]) -> Iterator[Version]:
     for word in words:
         try:
             version = Version(word.strip())
@@ -39,11 +59,3 @@ def _finals(words: Iterable[str]) -> Iterable[Version]:
             continue
         if not version.is_prerelease:
             yield version
-
-
-def newest_patches(releases: Iterable[Version], oldest: Version) -> list[Version]:
-    """The newest patch of every minor from `oldest` on."""
-    newest: dict[tuple[int, int], Version] = {}
-    for version in sorted(releases):
-        newest[version.major, version.minor] = version
-    return [version for minor, version in newest.items() if minor >= (oldest.major, oldest.minor)]

@@ -38,13 +38,18 @@ def verdict(
         return replace(result, status=ERROR, reason=unfit)
     divergences = _divergences(case, expected, actual)
     result = replace(result, divergences=divergences, digest=digest(actual))
-    if not divergences:
+    return classified(result, judged)
+
+
+def classified(result: Result, judged: Judged) -> Result:
+    """The result with the status that its divergences have by the deviations known today."""
+    if not result.divergences:
         return result
     covering = None
     if judged.loader != "reference":
-        covering = known(divergences, case.id, judged.release, deviations())
+        covering = known(result.divergences, result.case, judged.release, deviations())
     if covering is None:
-        return replace(result, status=DIVERGE)
+        return replace(result, status=DIVERGE, deviation=None, reason="")
     names = ", ".join(deviation.id for deviation in covering)
     return replace(result, status=KNOWN, deviation=names, reason=covering[0].reason)
 

@@ -31,8 +31,8 @@ def page(report: Report) -> str:
     return _template().render(
         style=style,
         script=script,
-        script_hash=_hash(script),
-        style_hash=_hash(style),
+        script_hash=script_hash(script),
+        style_hash=script_hash(style),
         title=_title(report),
         header=_plain(report.header),
         finished=plain(report.footer["finished"]),
@@ -70,7 +70,7 @@ def _text(name: str) -> str:
     return files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _hash(script: str) -> str:
+def script_hash(script: str) -> str:
     """By which the page's own policy knows its own script and style, and runs no other."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return f"sha256-{digest}"
