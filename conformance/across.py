@@ -74,11 +74,13 @@ def judge_in(target: Target, python: Path, work: Work, advance: Advance) -> Run:
         advance: is told the case that is about to be judged.
 
     Raises:
-        TargetUnusable: the probe does not start there.
+        TargetUnusable: the probe does not start there, or finds another release than asked for.
     """
     with Probe(python, work.ours, checkpoints=work.checkpoints, seconds=work.seconds) as probe:
         probe.start()
         run = Run(target, probe.ready)
+        if not target.is_met_by(run.versions):
+            raise TargetUnusable(f"{python} holds {run.versions}, which is not {target.name}")
         judged = Judged("stock", probe.ready["release"], target.name)
         for case in work.cases:
             advance(case.id)

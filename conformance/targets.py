@@ -11,10 +11,10 @@ import subprocess
 import sys
 import sysconfig
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ class Target:
     def file_name(self) -> str:
         """Its name as part of a path."""
         return re.sub(r"[^A-Za-z0-9.+-]+", "-", self.name).strip("-")[:60]
+
+    def is_met_by(self, versions: Mapping[str, str | None]) -> bool:
+        """Whether these packages are what was asked for, as far as they are told."""
+        wanted = {_package(each): Requirement(each).specifier for each in self.requirements}
+        held = {name.replace("_", "-"): version for name, version in versions.items()}
+        return all(
+            wanted[name].contains(held[name] or "", prereleases=True)
+            for name in wanted.keys() & held.keys()
+        )
 
     @property
     def brings_torch(self) -> bool:
@@ -135,9 +144,9 @@ def environments() -> Path:
 
 
 def _key(target: Target) -> str:
-    """What the environment holds, in a word: another Python or another torch is another one."""
+    """What the environment holds, in a word; another Python or shared package makes another."""
     holds: list[Any] = [target.requirements, sys.version, sys.base_prefix]
-    holds.append(_companions() if target.brings_torch else [_purelib(), _version("torch")])
+    holds.append(_companions() if target.brings_torch else [_purelib(), _shared()])
     readable = re.sub(r"[^A-Za-z0-9.+-]", "-", ",".join(target.requirements).replace("==", "-"))
     return f"{readable[:80]}-{hashlib.sha256(json.dumps(holds).encode()).hexdigest()[:12]}"
 
@@ -179,6 +188,11 @@ def _share_ours(home: Path) -> None:
 
 def _purelib() -> str:
     return sysconfig.get_path("purelib")
+
+
+def _shared() -> list[str]:
+    """All that the calling environment has: an installer leaves out what it finds there."""
+    return sorted(f"{each.name}=={each.version}" for each in distributions())
 
 
 def _companions() -> list[str]:

@@ -57,6 +57,13 @@ def test_what_names_no_target_is_refused(word: str) -> None:
         parse(word)
 
 
+def test_what_an_environment_holds_is_held_against_its_target() -> None:
+    target = parse("transformers==5.0.0,huggingface_hub>=1.0")
+    assert target.is_met_by({"transformers": "5.0.0", "huggingface_hub": "1.5", "numpy": "2"})
+    assert not target.is_met_by({"transformers": "5.0.1", "huggingface_hub": "1.5"})
+    assert not target.is_met_by({"transformers": "5.0.0", "huggingface_hub": None})
+
+
 def test_an_environment_sees_what_it_does_not_hold(cache: Path, installed: list[list[str]]) -> None:
     python = interpreter(parse("4.57.6"))
     code = "import sys, torch; print(torch.__version__, sys.prefix)"
@@ -73,6 +80,17 @@ def test_it_is_made_once(installed: list[list[str]]) -> None:
     assert first == second
     assert (len(installed), len(told)) == (1, 1)
     assert interpreter(parse("4.57.5")) != first
+
+
+def test_another_package_in_the_calling_environment_makes_another(
+    installed: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found there was not installed: the environment would silently hold the new one."""
+    first = interpreter(parse("4.57.6"))
+    shared = targets._shared()
+    assert any(each.startswith("transformers==") for each in shared)
+    monkeypatch.setattr(targets, "_shared", lambda: [*shared, "transformers==4.57.6"])
+    assert interpreter(parse("4.57.6")) != first
 
 
 def test_a_torch_of_its_own_is_not_shared(installed: list[list[str]]) -> None:
