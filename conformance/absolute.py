@@ -43,6 +43,9 @@ TIED = {
     "WithTwin": ("embed_tokens.weight", "twin.weight"),
 }
 
+# TIE-11: the model types that are documented to be tied where the config does not say.
+TIED_TYPES = ("t5", "mamba")
+
 # RES-14 to RES-18: options that a load from a folder has no use for.
 OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
@@ -225,6 +228,14 @@ def _two_storages(
     yield from _unless_equal("tie", "lm_head.weight", "its own", _shared(observation))
 
 
+def _tied_by_default(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """TIE-11: one storage or two, as the model type is documented."""
+    documented = "the embedding" if model.config.model_type in TIED_TYPES else "its own"
+    yield from _unless_equal("tie", "lm_head.weight", documented, _shared(observation))
+
+
 def _shared(observation: Observation) -> str:
     storage = {name: facts["storage"] for name, facts in observation.tensors.items()}
     embedding = next(name for name in EMBEDDINGS if name in storage)
@@ -375,6 +386,7 @@ CHECKS: dict[str, Check] = {
     "MIS-2": _seeded_numbers,
     "MIS-3": _still_generator,
     **dict.fromkeys(("TIE-1", "TIE-2", "TIE-3", "TIE-7", "TIE-9"), _one_storage),
+    "TIE-11": _tied_by_default,
     **dict.fromkeys(("TIE-4", "TIE-5", "TIE-6"), _two_storages),
     **dict.fromkeys(("TIE-8", "TIE-10"), _all_names_one_storage),
     **dict.fromkeys(("OFF-1", "OFF-2", "OFF-3", "OFF-4", "OFF-5", "OFF-8"), _as_in_memory),

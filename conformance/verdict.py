@@ -12,7 +12,7 @@ from conformance.case import ACCEPTABLE, INVALID, Case
 from conformance.compare import compare
 from conformance.deviations import deviations, known
 from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Divergence, Observation, Result
-from conformance.spec import clause_for
+from conformance.spec import clause_for, clauses
 
 # What the reference may raise: an error of its own, or one of a model class of ours (STA-6).
 OURS = frozenset({"LoadError", "OwnError"})
@@ -34,9 +34,11 @@ def verdict(
     result = blank(case, judged, rerun)
     if (unfit := _not_applicable(case, expected)) is not None:
         return replace(result, status=SKIP, reason=unfit)
-    if (unfit := _reference_fails(case, expected)) is not None:
-        return replace(result, status=ERROR, reason=unfit)
-    divergences = _divergences(case, expected, actual)
+    divergences = _class_fails(case, expected, actual)
+    if not divergences:
+        if (unfit := _reference_fails(case, expected)) is not None:
+            return replace(result, status=ERROR, reason=unfit)
+        divergences = _divergences(case, expected, actual)
     result = replace(result, divergences=divergences, digest=digest(actual))
     return classified(result, judged)
 
@@ -67,12 +69,24 @@ def _not_applicable(case: Case, expected: Observation) -> str | None:
     return None
 
 
+def _class_fails(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:
+    """The case is about a clause that the release's own class breaks: it cannot even be made.
+
+    Both loaders then let the same error through, and it is none of ours.
+    """
+    ours, theirs = expected.exception, actual.exception
+    if not clauses()[case.clauses[0]].borrowed or ours is None or ours != theirs:
+        return ()
+    told = f"{ours['types'][0]}: {ours['message']}"
+    return (Divergence("rejected", "(load)", "a model", told, case.clauses[0]),)
+
+
 def _reference_fails(case: Case, expected: Observation) -> str | None:
     """Why there is nothing to judge against: the reference itself breaks a clause."""
     exception = expected.exception
-    if expected.findings:
-        found = expected.findings[0]
-        return f"the reference breaks {found.clause}: {found}"
+    for found in expected.findings:
+        if not clauses()[found.clause].borrowed:
+            return f"the reference breaks {found.clause}: {found}"
     if (exception is not None) != (case.input_class == INVALID):
         told = f"{exception['types'][0]}: {exception['message']}" if exception else "no error"
         return f"the reference, given {case.input_class} input: {told}"

@@ -46,6 +46,8 @@ class Clause:
         kinds: the kinds of divergence that break it.
         general: the kinds it answers for in every case, also in one that does not cite it.
         places: where divergences of its kinds are its own, whatever a case cites.
+        borrowed: kept or broken by a release's own classes, before any loader comes to it. The
+            reference builds the same classes: where both break it alike, the release does.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Clause:
     kinds: tuple[str, ...]
     general: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    borrowed: bool = False
 
     @property
     def stage(self) -> str:

@@ -164,6 +164,13 @@ CASES = [
         "/nonexistent/nowhere",
         options={"config": "/nonexistent/nowhere"},
     ),
+    Case("cfg/without-pad-phi", ("CFG-22",), "phi", model="transformers:PhiForCausalLM"),
+    Case(
+        "cfg/without-pad-stablelm",
+        ("CFG-22",),
+        "stablelm",
+        model="transformers:StableLmForCausalLM",
+    ),
     rejected("cfg/dict", "CFG-18", "config=", options={"config": {"model_type": "llama"}}),
     rejected("cfg/number", "CFG-18", "config=7", options={"config": 7}),
     rejected(

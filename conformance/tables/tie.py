@@ -7,6 +7,7 @@ from typing import Any
 from conformance.case import HALF, TWO_SHARDS, Case, EmptyFolder, rejected
 
 T5 = "transformers:T5ForConditionalGeneration"
+MAMBA = "transformers:MambaForCausalLM"
 WITH_TWIN = "conformance.models:WithTwin"
 
 # Tie flag and what is stored, to the clauses; the recipe and the id say the same two things.
@@ -96,6 +97,21 @@ CASES = [
     ),
     Case("tie/t5-all-names-cast", ("TIE-8", "DTY-9"), "t5-tied-equal-2", model=T5, options=BRAIN),
     Case("tie/t5-head-apart", ("TIE-5",), "t5-untied-separate", model=T5),
+    Case("tie/flag-left-out", ("TIE-11",), "llama-untied-equal", ("without-tie-flag",)),
+    Case(
+        "tie/flag-left-out-t5",
+        ("TIE-11",),
+        "t5-tied-embedding",
+        ("without-tie-flag",),
+        model=T5,
+    ),
+    Case(
+        "tie/flag-left-out-mamba",
+        ("TIE-11",),
+        "mamba-tied-embedding",
+        ("without-tie-flag", "without-rescaling"),
+        model=MAMBA,
+    ),
     with_a_wrong_shape("head-wrong-shape", "short-head"),
     with_a_wrong_shape("head-wrong-shape", "short-head", "-disk"),
     with_a_wrong_shape("embedding-wrong-shape", "short-embedding"),
