@@ -19,7 +19,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check test test-nightly test-releases lint format docs docs-check constraints clean
+.PHONY: check test test-nightly test-releases releases lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
@@ -35,6 +35,9 @@ test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEAS
 	  $(VENV)-releases/$$release/bin/python -m conformance check --out runs/releases/$$release $(ARGS) \
 	  > $$log 2>&1 && tail -n 1 $$log || { code=$$?; cat $$log; exit $$code; }; done
 	@$(VENV)-releases/$(FAMILY_RELEASE)/bin/python -m pytest -q tests/test_families.py
+
+releases: $(STAMP)  ## every minor release against the specification; an hour, and 10 GB the first time
+	@$(BIN)/python -m conformance.matrix $(ARGS)
 
 # What the release needs lies in its own environment and wins; all else is that of $(VENV).
 $(VENV)-releases/%/.made: $(STAMP)

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from conformance.case import SEED, VALID, Case
 from conformance.fingerprint import fingerprint
 from conformance.outputs import example_inputs, observe_outputs
+from conformance.pages import is_view, mapped
 from conformance.records import Divergence, Observation
 from fixtures.write import materialise
 from reference_loader import from_pretrained
@@ -360,6 +361,22 @@ def _bytes(size: int | str) -> int:
     return int(size[:-2]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[size[-2:]]
 
 
+def _views(case: Case, source: Path, model: Any, observation: Observation) -> Iterator[Divergence]:
+    """MEM-1: each parameter lies in the mapping of a file of the checkpoint."""
+    spans = mapped(source)
+    for name, parameter in model.named_parameters():
+        if not is_view(parameter, spans):
+            yield Divergence("state", name, "a view of the file", "memory of its own")
+
+
+def _nothing_mapped(
+    case: Case, source: Path, model: Any, observation: Observation
+) -> Iterator[Divergence]:
+    """MEM-2: no file of the checkpoint is mapped."""
+    if mapped(source):
+        yield Divergence("state", "files of the source", "none mapped", "still mapped")
+
+
 def _evaluation(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
@@ -387,6 +404,8 @@ CHECKS: dict[str, Check] = {
     "MIS-3": _still_generator,
     **dict.fromkeys(("TIE-1", "TIE-2", "TIE-3", "TIE-7", "TIE-9"), _one_storage),
     "TIE-11": _tied_by_default,
+    "MEM-1": _views,
+    "MEM-2": _nothing_mapped,
     **dict.fromkeys(("TIE-4", "TIE-5", "TIE-6"), _two_storages),
     **dict.fromkeys(("TIE-8", "TIE-10"), _all_names_one_storage),
     **dict.fromkeys(("OFF-1", "OFF-2", "OFF-3", "OFF-4", "OFF-5", "OFF-8"), _as_in_memory),

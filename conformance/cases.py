@@ -17,6 +17,7 @@ from conformance.tables import (
     inf,
     ini,
     map,
+    mem,
     mis,
     off,
     out,
@@ -26,7 +27,7 @@ from conformance.tables import (
     tie,
 )
 
-STAGES = (res, hub, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, out)
+STAGES = (res, hub, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
 

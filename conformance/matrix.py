@@ -1,6 +1,7 @@
 """`make releases`: every minor release judged, and the table of clause and release.
 
-python -m conformance.matrix [RELEASE ...] [--oldest 4.47] [--kept] [--out DIR] [--docs DIR]
+python -m conformance.matrix [RELEASE ...] [--oldest MINOR] [--resume | --kept]
+                             [--out DIR] [--docs DIR]
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         releases = options.releases or newest_patches(published(), options.oldest)
         if not options.kept:
             with watching() as progress:
-                for release in releases:
-                    _judge(str(release), options.out, progress)
+                for release in map(str, releases):
+                    if not (options.resume and _is_judged(options.out / release)):
+                        _judge(release, options.out, progress)
         columns = [_column(options.out / str(release)) for release in releases]
     except (NotListed, TargetNotMade, TargetUnusable, BadReport, OSError) as error:
         print(f"conformance.matrix: {error}", file=sys.stderr)
@@ -53,12 +55,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="conformance.matrix", description=__doc__)
     parser.add_argument("releases", nargs="*", type=Version, metavar="RELEASE")
     parser.add_argument("--oldest", type=Version, default=Version("4.47"))
-    parser.add_argument(
-        "--kept", action="store_true", help="judge nothing; render the reports that are kept"
-    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--resume", action="store_true", help="keep the reports that are whole")
+    which.add_argument("--kept", action="store_true", help="judge nothing, render what is kept")
     parser.add_argument("--out", type=Path, default=Path("runs/matrix"), metavar="DIR")
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR")
     return parser
+
+
+def _is_judged(folder: Path) -> bool:
+    """Whether a run that was cut off has left a whole report here, of the cases of today."""
+    try:
+        report = read_whole(folder / "report.jsonl")
+    except (OSError, BadReport):
+        return False
+    return {result.case for result in report.runs[0]} == {case.id for case in CASES}
 
 
 def _judge(release: str, out: Path, progress: Progress) -> None:

@@ -17,7 +17,13 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +32,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from conformance import pages
 from conformance.absolute import check
 from conformance.case import (
     SEED,
@@ -73,7 +80,8 @@ def observe(case: Case, loader: Loader) -> Loaded:
                 case.threads, lambda: loader(model_class, given, **options), _facts, odd
             )
 
-    result, load = _load(run, case.under)
+    with _watched(case, source, odd):
+        result, load = _load(run, case.under)
     load = replace(load, asked=asked, findings=tuple(odd))
     if load.exception is not None:
         return Loaded(load, None)
@@ -83,6 +91,13 @@ def observe(case: Case, loader: Loader) -> Loaded:
         model = model_of(result)
         findings = (*odd, *check(case, source, model, noted))
         return Loaded(replace(noted, findings=findings), model)
+
+
+def _watched(case: Case, source: Path, found: list[Divergence]) -> AbstractContextManager[None]:
+    """Looking at the pages of the source, where the case is about them."""
+    if pages.CLAUSE not in case.clauses:
+        return nullcontext()
+    return pages.watched(sum(path.stat().st_size for path in source.iterdir()), found)
 
 
 def _load(run: Callable[[], Any], under: tuple[str, ...]) -> tuple[Any, Observation]:

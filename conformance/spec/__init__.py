@@ -28,6 +28,7 @@ STAGES = {
     "OFF": "weights on disk",
     "INF": "what the caller is told",
     "STA": "the process afterwards",
+    "MEM": "memory",
     "OUT": "outputs",
 }
 

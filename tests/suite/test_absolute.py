@@ -136,6 +136,15 @@ def stretched(model: Any, info: Any) -> None:
     model.model.norm.weight.data *= 1.001
 
 
+def copied(model: Any, info: Any) -> None:
+    model.model.norm.weight.data = model.model.norm.weight.data.clone()
+
+
+def keeps_a_mapping(model: Any, info: Any) -> None:
+    weights = Path(model.config.name_or_path) / "model.safetensors"
+    model.kept = torch.UntypedStorage.from_file(str(weights), False, weights.stat().st_size)
+
+
 def trains(model: Any, info: Any) -> None:
     model.model.layers[1].training = True
 
@@ -218,6 +227,14 @@ TRIALS = [
     Trial("INF-1", complains, "config", "error_msgs"),
     Trial("INF-1", lists, "config", "loading info"),
     Trial("OUT-2", stretched, "output", "logits"),
+    Trial("MEM-1", copied, "state", NORM),
+    Trial(
+        "MEM-2",
+        keeps_a_mapping,
+        "state",
+        "files of the source",
+        options={"options": {"torch_dtype": torch.bfloat16}},
+    ),
     Trial("OUT-4", trains, "training", "model.layers.1"),
 ]
 
