@@ -76,8 +76,6 @@ def facts(result):
     """What is to be the same of every load."""
     return observe_tensors(model_of(result))'''
 
-CHECKPOINT = 'str(HERE / "checkpoint")'
-
 END = """\
 if __name__ == "__main__":
     raise SystemExit(main())"""
