@@ -191,7 +191,16 @@ def _observed(load: Load) -> Observation:
     loaded = observe(load.case(), stock)
     with quiet():
         seen = replace(loaded.observation, accuracy=accuracy(loaded.model))
+    seen = replace(seen, config=_anywhere(seen.config, load.folder))
     return seen if seen.exception is not None else expanded(json.loads(json.dumps(compact(seen))))
+
+
+def _anywhere(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The config without where the checkpoint lies: it may move, and be the same."""
+    return {
+        name: "(the checkpoint)" if value == str(folder) else value
+        for name, value in config.items()
+    }
 
 
 def _environment() -> dict[str, Any]:

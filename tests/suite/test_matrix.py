@@ -1,0 +1,145 @@
+"""`make releases`: what is judged, what is kept, and the table in two forms."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.version import Version
+
+from conformance import matrix
+from conformance.cases import CASES
+from conformance.keep import recording
+from conformance.published import NotListed
+from conformance.records import AGREE, DIVERGE, ERROR, Divergence, Result
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def result(case: str, clauses: tuple[str, ...], release: str, **more: Any) -> Result:
+    return Result(case, clauses, "valid", release, more.pop("status", AGREE), **more)
+
+
+def results(release: str) -> list[Result]:
+    """One case agrees, one is a known deviation, one is news and one has no verdict."""
+    stray = Divergence("values", "model.layers.0.input_layernorm.weight", "1", "2", "IDX-2")
+    news = Divergence("tie", "lm_head.weight", "the embedding", "its own", "TIE-1")
+    return [
+        result("res/single", ("RES-1",), release),
+        result("idx/stray-duplicate-of-2", ("IDX-2",), release, divergences=(stray,)),
+        result("tie/embedding-only", ("TIE-1",), release, divergences=(news,)),
+        result("out/f32-3", ("OUT-1",), release, status=ERROR, reason=f"killed {HOSTILE}"),
+    ]
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The releases that would be judged; each leaves a small report."""
+    names: list[str] = []
+
+    def judge(release: str, out: Path, progress: object) -> None:
+        names.append(release)
+        keep(out / release, release, results(release))
+
+    monkeypatch.setattr(matrix, "_judge", judge)
+    return names
+
+
+def keep(folder: Path, release: str, kept: list[Result]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {"target": release, "release": release, "loader": "stock", "versions": {}}
+    with recording(folder, header) as recorder:
+        for each in kept:
+            recorder.result(each)
+        recorder.footer(1, "2026-11-25T00:00:00Z")
+
+
+def run(tmp_path: Path, *words: str) -> int:
+    (tmp_path / "docs").mkdir(exist_ok=True)
+    where = ["--out", str(tmp_path / "kept"), "--docs", str(tmp_path / "docs")]
+    return matrix.main([*words, *where])
+
+
+def test_the_table_says_which_release_breaks_which_clause(
+    tmp_path: Path, judged: list[str]
+) -> None:
+    """What is kept has no status yet: it is reached by the deviations known today."""
+    assert run(tmp_path, "4.57.6", "5.0.0") == 2, "one case has no verdict"
+    assert judged == ["4.57.6", "5.0.0"]
+    text = (tmp_path / "docs" / "releases.md").read_text("utf-8")
+    rows = {line.split(" | ")[0]: line.split(" | ")[3:] for line in text.splitlines()}
+    assert rows["| clause"] == ["4.57.6", "5.0.0 |"]
+    assert rows["| IDX-2"] == ["1", "1 |"]
+    assert rows["| TIE-1"] == ["1!", "1! |"]
+    assert rows["| OUT-1"] == ["1!", "1! |"]
+    assert rows["| RES-1"] == ["", " |"]
+    assert "- 5.0.0, `tie/embedding-only`: diverge, TIE-1" in text
+    assert "- 4.57.6, `out/f32-3`: error, killed" in text
+    assert "2026-11-25" in text
+
+
+def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path, judged: list[str]) -> None:
+    found: list[tuple[str, dict[str, str | None]]] = []
+
+    class Page(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.append((tag, dict(attrs)))
+
+    run(tmp_path, "4.57.6", "5.0.0")
+    text = (tmp_path / "docs" / "releases.html").read_text("utf-8")
+    Page().feed(text)
+    titles = [attributes.get("title") for tag, attributes in found if tag == "td"]
+    assert "5.0.0, IDX-2: idx/stray-duplicate-of-2" in titles
+    assert not [tag for tag, attributes in found if {"src", "onclick"} & attributes.keys()]
+    assert "script" not in [tag for tag, _ in found]
+    assert HOSTILE not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_what_is_kept_is_rendered_again_without_judging(tmp_path: Path, judged: list[str]) -> None:
+    run(tmp_path, "5.0.0")
+    (tmp_path / "docs" / "releases.md").unlink()
+    assert run(tmp_path, "5.0.0", "--kept") == 2
+    assert judged == ["5.0.0"]
+    assert (tmp_path / "docs" / "releases.md").exists()
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, judged: list[str]) -> None:
+    """A report of other cases, or without its end, is judged again."""
+    whole = [result(case.id, case.clauses, "5.0.0") for case in CASES]
+    keep(tmp_path / "kept" / "5.0.0", "5.0.0", whole)
+    cut = tmp_path / "kept" / "5.1.0"
+    keep(cut, "5.1.0", whole)
+    lines = (cut / "report.jsonl").read_text("utf-8").splitlines()
+    (cut / "report.jsonl").write_text("\n".join(lines[:-1]), "utf-8")
+    run(tmp_path, "5.0.0", "5.1.0", "--resume")
+    assert judged == ["5.1.0"]
+
+
+def test_without_names_it_takes_every_minor(
+    tmp_path: Path, judged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [Version(each) for each in ("4.46.3", "4.47.0", "4.47.1", "5.0.0")]
+    monkeypatch.setattr(matrix, "published", lambda: every)
+    run(tmp_path)
+    assert judged == ["4.47.1", "5.0.0"]
+
+
+def test_no_index_is_a_harness_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unlisted() -> list[Version]:
+        raise NotListed("no way to the index")
+
+    monkeypatch.setattr(matrix, "published", unlisted)
+    assert run(tmp_path) == 2
+    assert "no way to the index" in capsys.readouterr().err
+    assert not list((tmp_path / "docs").iterdir())
+
+
+def test_news_is_exit_1(tmp_path: Path) -> None:
+    keep(tmp_path / "kept" / "5.0.0", "5.0.0", results("5.0.0")[:3])
+    assert run(tmp_path, "5.0.0", "--kept") == 1
+    assert DIVERGE in (tmp_path / "docs" / "releases.md").read_text("utf-8")
