@@ -112,7 +112,7 @@ def as_html(columns: Sequence[Column]) -> str:
         style=style,
         style_hash=script_hash(style),
         heading=HEADING,
-        about=ABOUT,
+        about=ABOUT.replace("blank", "a dot").replace("`", ""),
         dates=_dates(columns),
         columns=columns,
         stages=list(_stages()),
