@@ -11,7 +11,10 @@ from unittest.mock import patch
 import torch
 from safetensors import safe_open
 
-from conformance.mutants.planting import Load, around, coming_out, going_in
+from conformance.loaders import reference
+from conformance.mutants.planting import Load, around, coming_out, going_in, ignoring
+
+weights_only_ignored = ignoring("weights_only", "FMT-5", "fmt/pickle-trusted", of=reference)
 
 
 @around("FMT-1", "fmt/truncated-single")

@@ -94,8 +94,8 @@ Act = Callable[[Load], None]
 Surroundings = Callable[[Load], AbstractContextManager[None]]
 
 
-def going_in(clause: str, case: str) -> Callable[[Act], Mutant]:
-    """Stock, given what the function makes of a load."""
+def going_in(clause: str, case: str, of: Loader = stock) -> Callable[[Act], Mutant]:
+    """Stock, or another loader, given what the function makes of a load."""
 
     def planted(act: Act) -> Mutant:
         @contextmanager
@@ -103,7 +103,7 @@ def going_in(clause: str, case: str) -> Callable[[Act], Mutant]:
             act(load)
             yield
 
-        return _mutant(act, clause, case, before, stock)
+        return _mutant(act, clause, case, before, of)
 
     return planted
 
@@ -135,14 +135,14 @@ def around(clause: str, case: str) -> Callable[[Callable[[Load], Iterator[None]]
     return planted
 
 
-def ignoring(option: str, clause: str, case: str) -> Mutant:
-    """Stock without an option, which is dropped without a word."""
+def ignoring(option: str, clause: str, case: str, of: Loader = stock) -> Mutant:
+    """Stock, or another loader, without an option, which is dropped without a word."""
 
     def drop(load: Load) -> None:
         load.options.pop(option, None)
 
     drop.__name__, drop.__doc__ = f"{option}_ignored", f"The option `{option}` is ignored."
-    return going_in(clause, case)(drop)
+    return going_in(clause, case, of)(drop)
 
 
 def _mutant(
