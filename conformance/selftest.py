@@ -23,7 +23,7 @@ from conformance.run import Session, judge, open_session, rerun
 from conformance.verdict import verdict
 
 # Cases a mutant is tried on: some clauses have a hundred, and the table is no better for them.
-MOST_CASES = 12
+MOST_CASES = 8
 
 
 @dataclass(frozen=True)

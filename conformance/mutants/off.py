@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from accelerate.hooks import remove_hook_from_module
 
-from conformance.mutants.planting import Load, coming_out, going_in, ignoring
+from conformance.mutants.planting import Load, around, coming_out, going_in, ignoring
 
 offload_buffers_ignored = ignoring("offload_buffers", "OFF-8", "off/buffer-stored-too")
 
@@ -42,10 +43,12 @@ def offload_folder_littered(load: Load) -> None:
         (_offload_folder(load) / "left.dat").touch()
 
 
-@going_in("OFF-7", "off/no-folder-pickled")
-def folder_made_up(load: Load) -> None:
-    """Where no offload folder is given, weights are written to a temporary one."""
-    load.options.setdefault("offload_folder", tempfile.mkdtemp(prefix="conformance-offload-"))
+@around("OFF-7", "off/no-folder-pickled")
+def folder_made_up(load: Load) -> Iterator[None]:
+    """Where no offload folder is given, weights are written to one that is gone afterwards."""
+    with TemporaryDirectory(prefix="conformance-offload-") as folder:
+        load.options.setdefault("offload_folder", folder)
+        yield
 
 
 def _offload_folder(load: Load) -> Path:

@@ -7,6 +7,7 @@ import random
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ def initialisation_left_off(load: Load) -> Iterator[None]:
 def file_left_open(load: Load) -> Iterator[None]:
     """The config is still open afterwards."""
     yield
-    load.model.left_open = open(os.path.join(load.source, "config.json"))  # noqa: PTH118, PTH123, SIM115
+    load.model.left_open = Path(load.source, "config.json").open()  # noqa: SIM115
 
 
 @around("STA-2", "res/no-weights")

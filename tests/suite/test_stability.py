@@ -65,7 +65,11 @@ def verdicts(round_: Round, folder: Path) -> Verdicts:
     words += ["--conformance-loader", "conformance.mutants:honest"]
     words += [word for case in CHOSEN for word in ("--conformance-case", case.id)]
     words += ["-n", str(round_.workers)] if round_.workers else []
-    settings = {"SHUFFLED_BY": str(round_.seed), "OMP_NUM_THREADS": str(round_.threads)}
+    settings = {
+        "SHUFFLED_BY": str(round_.seed),
+        "OMP_NUM_THREADS": str(round_.threads),
+        "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait hold up a busy machine
+    }
     if round_.cold:
         settings["FROM_PRETRAINED_CONFORMANCE_CACHE"] = str(folder / "cache")
     environment = os.environ | settings
@@ -108,6 +112,31 @@ def test_every_round_gives_the_same_verdicts(
 
     assert found.keys() == first.keys()
     assert {name: told for name, told in found.items() if told != first[name]} == {}
+
+
+@pytest.mark.parametrize(
+    ("inside", "verdict"),
+    [
+        ("", ("agree", "")),
+        ("<properties/>", ("agree", "")),
+        (
+            '<failure message="no">res/single: diverge</failure>',
+            ("failure", "no res/single: diverge"),
+        ),
+        (
+            '<skipped type="pytest.xfail" message="known deviation a: b"/>',
+            ("skipped", "known deviation a: b "),
+        ),
+        ('<error message="failed on setup">trace</error>', ("error", "failed on setup trace")),
+    ],
+    ids=["agrees", "has-properties", "diverges", "known", "error"],
+)
+def test_a_verdict_is_read_with_all_that_is_said_of_it(
+    inside: str, verdict: tuple[str, str]
+) -> None:
+    case = ElementTree.fromstring(f'<testcase name="res/single">{inside}</testcase>')
+
+    assert _verdict(case) == ("res/single", verdict)
 
 
 def test_the_rounds_are_of_every_kind() -> None:
