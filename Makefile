@@ -19,16 +19,23 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check test test-nightly test-releases releases lint format docs docs-check constraints clean
+.PHONY: check test test-nightly test-stable selftest test-releases releases lint format docs \
+  docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
+
+selftest: $(STAMP)  ## every planted fault is caught by its clause, an honest copy by none
+	@$(BIN)/conformance selftest
 
 test: lint docs-check  ## lint, types, freshness of the docs, then every test
 	$(BIN)/python -m pytest -o strict=true $(ARGS)
 
 test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50; some minutes
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true tests/test_differential.py $(ARGS)
+
+test-stable: $(STAMP)  ## an honest copy judged twenty times: order, threads, workers, cache
+	STABILITY_ROUNDS=20 $(BIN)/python -m pytest -o strict=true tests/suite/test_stability.py $(ARGS)
 
 test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEASE))  ## judge the older releases: exit 1 on news
 	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \

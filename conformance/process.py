@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy
 import torch
 from torch import nn
 
@@ -24,11 +26,17 @@ class Library:
     """The functions and switches of torch and transformers, as they are when this is made.
 
     Loaders replace some of them while they work; one that is not given back changes what every
-    later model becomes.
+    later model becomes. The same goes for the environment, which is noted with them.
     """
 
     def __init__(self) -> None:
         self._kept = [(owner, dict(vars(owner))) for owner in _owners()]
+        self._variables = dict(os.environ)
+
+    def variables(self) -> list[str]:
+        """The names of environment variables that are now otherwise; values are for nobody."""
+        names = {*self._variables, *os.environ}
+        return sorted(n for n in names if self._variables.get(n) != os.environ.get(n))
 
     def replaced(self) -> list[str]:
         """The names that now stand for something else."""
@@ -55,18 +63,29 @@ def _owners() -> tuple[Any, ...]:
 
 
 def process_state(library: Library) -> dict[str, Any]:
-    """What belongs to the process; of the library, what has changed since it was noted."""
+    """What belongs to the process; of library and environment, what has changed since noted."""
     return {
         "default_dtype": str(torch.get_default_dtype()),
         "default_device": str(torch.get_default_device()),
         "grad_enabled": torch.is_grad_enabled(),
         "threads": torch.get_num_threads(),
         "rng": fingerprint(torch.get_rng_state()),
-        "environment": hashlib.sha256(repr(sorted(os.environ.items())).encode()).hexdigest()[:16],
-        "warning_filters": hashlib.sha256(repr(warnings.filters).encode()).hexdigest()[:16],
+        "python_rng": _digest(random.getstate()),
+        "numpy_rng": _numpy_generator(),
+        "environment": library.variables(),
+        "warning_filters": _digest(warnings.filters),
         "open_files": _open_files(),
         "library": library.replaced(),
     }
+
+
+def _numpy_generator() -> str:
+    state = numpy.random.get_state(legacy=False)["state"]
+    return _digest((state["key"].tobytes(), state["pos"]))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 
 def _open_files() -> int:

@@ -66,7 +66,7 @@ def judge(case: Case, session: Session) -> Result:
     started = time.perf_counter()
     line = rerun(case, session)
     try:
-        expected = _expected(case)
+        expected = expectation(case)
         judged = observe(case, session.loader)
     except Exception as cause:
         reason = f"{type(cause).__name__}: {cause}"
@@ -79,7 +79,7 @@ def judge(case: Case, session: Session) -> Result:
     return replace(result, seconds=round(time.perf_counter() - started, 4))
 
 
-def _expected(case: Case) -> Observation:
+def expectation(case: Case) -> Observation:
     """What the reference leaves; the model itself is let go, to hold one at a time."""
     return observe(case, reference).observation
 

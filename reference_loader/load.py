@@ -29,6 +29,7 @@ Source = str | PathLike[str]
 
 
 @documented
+@torch.inference_mode(mode=False)  # the caller's makes tensors that no gradient can pass (STA-4)
 def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> Any:
     """Load a checkpoint into a model.
 

@@ -597,6 +597,7 @@ OF_A_PICKLE = (
     "pickled-transposed",
     "pickled-parameters",
     "pickled-beside-numbers",
+    "pickled-beside-a-fraction",
     "pickled-nested",
     "pickled-empty",
 )

@@ -49,4 +49,4 @@ def shown(value: object) -> str:
     """An expected or actual value; of a tensor's facts, the part that says most."""
     if isinstance(value, dict) and "fingerprint" in value:
         return f"{value['dtype']} {value['shape']} {value['fingerprint']}"
-    return str(value)
+    return str(value) or "''"

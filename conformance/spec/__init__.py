@@ -46,7 +46,7 @@ class Clause:
         source: where it comes from.
         kinds: the kinds of divergence that break it.
         general: the kinds it answers for in every case, also in one that does not cite it.
-        places: where divergences of its kinds are its own, whatever a case cites.
+        places: where divergences of its kinds are its own, whatever else a case cites.
         borrowed: kept or broken by a release's own classes, before any loader comes to it. The
             reference builds the same classes: where both break it alike, the release does.
     """
@@ -81,7 +81,7 @@ def clauses() -> Mapping[str, Clause]:
 
 def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
     """The clause that a divergence of `kind` at `where` breaks in a case that cites `cited`."""
-    for clause in clauses().values():
+    for clause in map(clauses().__getitem__, (*cited, *clauses())):
         if where in clause.places and kind in clause.kinds:
             return clause.id
     for identifier in cited:

@@ -6,6 +6,8 @@ from conformance.case import HALF, TWO_SHARDS, Case, Torch, rejected
 
 ODD_SHAPES = "conformance.models:WithOddShapes"
 BFLOAT16 = {"dtype": Torch("bfloat16")}
+# The old name of `dtype`, which every release knows.
+OLD_HALF = {"torch_dtype": "float16"}
 KEY = "model.norm.weight"
 LYING_HEADERS = ("length-huge", "length-zero", "not-utf8", "no-object", "key-twice")
 LYING_ENTRIES = {
@@ -49,6 +51,15 @@ CASES = [
         recipe="llama-bf16",
         faults=("pickle-runs-code",),
         options={"use_safetensors": False},
+    ),
+    *(
+        Case(
+            f"fmt/pickle-trusted{name}",
+            ("FMT-5", "FMT-15"),
+            faults=("pickled-beside-a-fraction",),
+            options={"weights_only": False} | cast,
+        )
+        for name, cast in (("", {}), ("-cast", OLD_HALF))
     ),
     rejected(
         "fmt/pickle-truncated-bf16",

@@ -29,7 +29,7 @@ def session() -> Session:
 @pytest.fixture(scope="session", autouse=True)
 def remembered() -> Iterator[None]:
     """What the reference leaves is plain data and the same every time: taken once for each case."""
-    observe_reference = run._expected
+    observe_reference = run.expectation
     kept: dict[str, Observation] = {}
 
     def expected(case: Case) -> Observation:
@@ -40,7 +40,7 @@ def remembered() -> Iterator[None]:
         return kept[case.id]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_expected", expected)
+        patch.setattr(run, "expectation", expected)
         yield
 
 

@@ -65,6 +65,41 @@ def wrong_rotary(model: Any, info: Any) -> None:
     model.model.rotary_emb.inv_freq[1] *= 1 + 1e-5
 
 
+def without_rotary(model: Any, info: Any) -> None:
+    model.model.rotary_emb.inv_freq = None
+
+
+def half_rotary(model: Any, info: Any) -> None:
+    model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq.half()
+
+
+def without_scale(model: Any, info: Any) -> None:
+    model.scale = None
+
+
+def reshaped(model: Any, info: Any) -> None:
+    model.model.norm.weight.data = model.model.norm.weight.data.reshape(1, 32)
+
+
+def in_a_matrix(model: Any, info: Any) -> None:
+    weight = model.model.norm.weight
+    weight.data = weight.data.repeat(2, 1)[0]
+
+
+def for_inference(model: Any, info: Any) -> None:
+    with torch.inference_mode():
+        model.model.norm.weight = nn.Parameter(model.model.norm.weight.clone())
+
+
+def uniform_head(model: Any, info: Any) -> None:
+    bound = 3**0.5 * model.config.initializer_range
+    model.lm_head.weight.data.uniform_(-bound, bound)
+
+
+def headless(model: Any, info: Any) -> None:
+    del model.lm_head
+
+
 def other_scale(model: Any, info: Any) -> None:
     model.scale[5] += 1
 
@@ -168,10 +203,18 @@ TRIALS = [
     Trial("PLC-8", widens, "device", "cpu", options=BUDGETED),
     Trial("MAP-1", one_ulp, "values", NORM),
     Trial("MAP-1", one_ulp, "values", NORM, "llama-f32-3"),
+    Trial("MAP-1", reshaped, "shape", NORM),
+    Trial("DTY-8", half_rotary, "dtype", FREQUENCIES),
+    Trial("FMT-13", in_a_matrix, "tie", NORM),
+    Trial("STA-4", for_inference, "requires_grad", NORM),
+    Trial("TIE-4", headless, "tie", "(check)", "llama-tied-separate"),
+    Trial("OUT-2", headless, "output", "(check)"),
     Trial("DTY-7", rounded, "values", NORM),
     Trial("INI-1", wide_rotary, "dtype", FREQUENCIES),
     Trial("INI-1", wrong_rotary, "values", FREQUENCIES, "llama-old-config"),
+    Trial("INI-1", without_rotary, "values", "inv_freq"),
     Trial("INI-2", other_scale, "values", "scale", options=WITH_BUFFER),
+    Trial("INI-2", without_scale, "values", "scale", options=WITH_BUFFER),
     Trial(
         "INI-3",
         thawed,
@@ -193,6 +236,7 @@ TRIALS = [
     Trial("MIS-1", zero_head, "values", HEAD, options=MISSING_HEAD),
     Trial("MIS-1", wide_head, "values", HEAD, options=MISSING_HEAD),
     Trial("MIS-1", shifted_head, "values", HEAD, options=MISSING_HEAD),
+    Trial("MIS-1", uniform_head, "values", HEAD, options=MISSING_HEAD),
     Trial("MIS-1", zero_norms, "values", "", options={"faults": ("missing-norm",)}),
     Trial("MIS-2", negated_head, "values", HEAD, options=MISSING_HEAD),
     Trial("MIS-6", one_ulp, "values", NORM),

@@ -201,27 +201,18 @@ def test_the_reference_agrees_with_itself(run: Run) -> None:
     assert "known" not in out
 
 
-# A case of the mutant's clause, in which it shows.
-SHOWN = {
-    "swapped_projections": "res/single",
-    "one_ulp_off": "res/single",
-    "wrong_buffer": "dty/buffers-f16",
-    "lost_tie": "tie/embedding-only",
-    "left_in_train_mode": "out/f32-3",
-    "swallowed_missing_key": "mis/head-f32",
-    "lists_for_sets": "inf/exact",
-    "rounded_twice": "dty/f32-as-float64",
-    "frozen": "ini/frozen-embedding",
-    "default_dtype_left": "sta/success",
-    "zeroed_head": "mis/head-f32",
-    "forgotten_generation_config": "cfg/generation",
+# One mutant a stage; tests/suite/test_mutants.py has the others.
+BY_STAGE = {
+    mutant.clause.partition("-")[0]: mutant for mutant in MUTANTS.values() if mutant.of is stock
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=lambda mutant: mutant.name)
-def test_a_mutant_is_exit_1_and_explained(run: Run, mutant: Mutant) -> None:
+@pytest.mark.parametrize("mutant", BY_STAGE.values(), ids=lambda mutant: mutant.name)
+def test_a_mutant_is_exit_1_and_explained_and_the_rerun_line_shows_it_again(
+    run: Run, mutant: Mutant
+) -> None:
     name = f"conformance.mutants:{mutant.name}"
-    code, out, err = run("check", "--case", SHOWN[mutant.name], "--loader", name)
+    code, out, err = run("check", "--case", mutant.case, "--loader", name)
 
     assert (code, err) == (1, "")
     assert re.search(
@@ -229,7 +220,11 @@ def test_a_mutant_is_exit_1_and_explained(run: Run, mutant: Mutant) -> None:
         r"    [a-z_-]+ of .+\n      expected  .*\n      actual    .*\n",
         out,
     )
-    assert f"  rerun: conformance check --case {SHOWN[mutant.name]} --loader {name}\n" in out
+    (line,) = re.findall(r"^  rerun: conformance (.+)$", out, re.MULTILINE)
+    assert shlex.split(line) == ["check", "--case", mutant.case, "--loader", name]
+    again, shown, _ = run(*shlex.split(line))
+    assert again == 1
+    assert f"\n  {mutant.clause} (" in shown
 
 
 def test_a_failure_names_clause_key_expected_and_actual(run: Run) -> None:

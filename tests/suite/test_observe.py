@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import random
 import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -313,6 +315,8 @@ DISTURBANCES: dict[str, Callable[[], Any]] = {
     "grad_enabled": lambda: torch.set_grad_enabled(False),
     "threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
     "rng": lambda: torch.rand(1),
+    "python_rng": random.random,
+    "numpy_rng": numpy.random.rand,
     "environment": _set_environment,
     "warning_filters": lambda: warnings.simplefilter("ignore", UserWarning),
     "open_files": _open,
@@ -371,11 +375,14 @@ def test_a_disturbed_process_is_noticed(empty_case: Case, fact: str, fails: bool
     }
 
 
-# A file left open cannot be put back, and counts anew each time.
+# Not put back, and noted anew each time: a file left open, generators that no load draws from.
+LEFT = ("open_files", "python_rng", "numpy_rng")
+
+
 @pytest.mark.usefixtures("undisturbed")
 @pytest.mark.parametrize(
     ("fact", "fails"),
-    [(fact, fails) for fact in DISTURBANCES if fact != "open_files" for fails in (False, True)],
+    [(fact, fails) for fact in DISTURBANCES if fact not in LEFT for fails in (False, True)],
 )
 def test_a_disturbance_does_not_leak_into_the_next_observation(
     empty_case: Case, fact: str, fails: bool

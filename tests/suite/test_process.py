@@ -74,6 +74,18 @@ def test_a_replaced_function_is_named_and_put_back() -> None:
     assert library.replaced() == []
 
 
+def test_a_changed_variable_is_named_and_its_value_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TO_BE_GONE", "1")
+    library = Library()
+
+    monkeypatch.delenv("TO_BE_GONE")
+    monkeypatch.setenv("A_SECRET", "hunter2")
+
+    assert library.variables() == ["A_SECRET", "TO_BE_GONE"]
+    assert process_state(library)["environment"] == ["A_SECRET", "TO_BE_GONE"]
+    assert Library().variables() == []
+
+
 def test_the_default_dtype_is_no_replaced_function() -> None:
     library = Library()
 

@@ -122,6 +122,21 @@ def test_the_first_cited_clause_of_a_kind_answers_else_the_general_one(
     assert clause_for(kind, cited) == answering
 
 
+@pytest.mark.parametrize(
+    ("kind", "where", "cited", "answering"),
+    [
+        ("config", "loading info", ("CFG-2",), "INF-1"),
+        ("config", "loading info", ("CFG-2", "INF-4"), "INF-4"),
+        ("output", "tokens", ("OUT-1", "OUT-2"), "OUT-3"),
+        ("output", "logits", ("OUT-1", "OUT-3"), "OUT-1"),
+    ],
+)
+def test_the_clause_of_a_place_answers_there_and_one_that_is_cited_before_others(
+    kind: str, where: str, cited: tuple[str, ...], answering: str
+) -> None:
+    assert clause_for(kind, cited, where) == answering
+
+
 @pytest.mark.parametrize("deviation", DEVIATIONS, ids=by_id)
 def test_a_deviation_names_what_exists(deviation) -> None:
     assert deviation.clause in clauses()

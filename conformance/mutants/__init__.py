@@ -1,0 +1,52 @@
+"""Loaders with one planted fault each, and the clause that must catch it: one table a stage.
+
+Each is stock with one thing done to what goes in, to what comes out, or around it
+(`conformance.mutants.planting`). `honest` has no fault and must pass everything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conformance.loaders import Loader, stock
+from conformance.mutants import (
+    cfg,
+    dty,
+    fmt,
+    hub,
+    idx,
+    inf,
+    ini,
+    map,
+    mis,
+    off,
+    out,
+    plc,
+    res,
+    sta,
+    tie,
+)
+from conformance.mutants.planting import Mutant
+
+__all__ = ["MUTANTS", "Mutant", "honest"]
+
+STAGES = (res, hub, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, out)
+
+MUTANTS: dict[str, Mutant] = {
+    found.name: found
+    for stage in STAGES
+    for found in vars(stage).values()
+    if isinstance(found, Mutant)
+}
+
+
+def honest(model_class: type | None, source: str, **options: Any) -> Any:
+    """Stock, in a wrapping of its own."""
+    return stock(model_class, source, **options)
+
+
+def __getattr__(name: str) -> Loader:
+    """`conformance.mutants:NAME` is the loader of the mutant."""
+    if name in MUTANTS:
+        return MUTANTS[name].loader
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
