@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from conformance.adversity import disk_full, unprivileged
 from conformance.fingerprint import fingerprint
 
 # The member of torch that goes with the default dtype.
@@ -142,6 +143,8 @@ SURROUNDINGS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = MappingP
         "default-device-meta": lambda: _default_device("meta"),
         "device-meta": lambda: torch.device("meta"),
         "device-cpu": lambda: torch.device("cpu"),
+        "unprivileged": unprivileged,
+        "disk-full": disk_full,
     }
 )
 

@@ -179,4 +179,33 @@ CASES = [
         model=AUTO,
         options={"attn_implementation": "no-such-attention"},
     ),
+    *(
+        rejected(f"cfg/{name}", "CFG-7", "config.json", faults=(f"config-{name}",), model=AUTO)
+        for name in ("is-empty", "is-a-list", "is-not-utf8", "is-nested", "ends-in-a-hole")
+    ),
+    *(
+        rejected(f"cfg/{name}", "CFG-6", "checkpoint", faults=(f"config-{name}",), model=AUTO)
+        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+    ),
+    rejected(
+        "cfg/is-unreadable",
+        "FMT-18",
+        "config.json",
+        faults=("config-is-unreadable",),
+        model=AUTO,
+        under=("unprivileged",),
+    ),
+    *(
+        Case(f"cfg/generation-config-{name}", ("CFG-22",), "llama-generation", (fault,))
+        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+        for fault in (f"generation-config-{name}",)
+    ),
+    rejected(
+        "cfg/generation-config-is-unreadable",
+        "FMT-18",
+        "generation_config.json",
+        recipe="llama-generation",
+        faults=("generation-config-is-unreadable",),
+        under=("unprivileged",),
+    ),
 ]
