@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from reference_loader.errors import BadTensorFile, UnsafePickle
+from reference_loader.files import opened
 from reference_loader.tensors import StoredTensor
 
 
@@ -45,12 +46,16 @@ class PickledFile:
         self._given: set[int] = set()
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
-        """The tensor, with a storage of its own: keys that share one in the file are no tie."""
-        tensor = self._tensors[stored.key]
-        if not isinstance(tensor, torch.Tensor):
-            raise BadTensorFile(
-                f"{self._path} holds a {type(tensor).__name__} under {stored.key!r}, no tensor."
-            )
+        """The tensor, with a storage of its own: keys that share one in the file are no tie.
+
+        Raises:
+            BadTensorFile: it is none, or no longer what `stored` was read from (FMT-19).
+        """
+        tensor = self._tensors.get(stored.key)
+        found = _described(self._path, stored.key, tensor)
+        if not isinstance(tensor, torch.Tensor) or found != stored:
+            told = f"holds a {type(tensor).__name__} under {stored.key!r}, not what it must"
+            raise BadTensorFile(f"{self._path} {told}.", "Save it again.")
         storage = tensor.untyped_storage()
         shared = storage.data_ptr() in self._given or storage.nbytes() != tensor.nbytes
         self._given.add(storage.data_ptr())
@@ -58,6 +63,7 @@ class PickledFile:
 
 
 def _load(path: Path, weights_only: bool, **options: Any) -> Mapping[str, Any]:
+    opened(path).close()  # what cannot be opened is not damaged
     try:
         content = torch.load(path, weights_only=weights_only, **options)
     except pickle.UnpicklingError as cause:

@@ -14,6 +14,8 @@ from conformance.case import (
     rejected,
 )
 
+# Without a config stock makes one up, and a Llama of default size does not fit everywhere.
+SMALL = "conformance.models:WithSmallConfig"
 HOOKED = "conformance.models:WithHook"
 STRETCHED = ConfigFolder("llama-f32", ("rope-linear-old", "dtype-beside-torch-dtype"))
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}
@@ -184,7 +186,7 @@ CASES = [
         for name in ("is-empty", "is-a-list", "is-not-utf8", "is-nested", "ends-in-a-hole")
     ),
     *(
-        rejected(f"cfg/{name}", "CFG-6", "checkpoint", faults=(f"config-{name}",), model=AUTO)
+        rejected(f"cfg/{name}", "CFG-6", "checkpoint", faults=(f"config-{name}",), model=SMALL)
         for name in ("is-a-folder", "is-a-loop", "is-a-device")
     ),
     rejected(

@@ -155,7 +155,7 @@ CASES = [
             ("IDX-9", "share", "index.json", "outside.safetensors"),
             ("IDX-9", "dots-inside", "index.json", "../../outside.safetensors"),
             ("IDX-9", "backslashes", "index.json", "outside.safetensors"),
-            ("IDX-13", "itself", "index.json", KEY),
+            ("IDX-13", "itself", "index.json"),
             ("IDX-13", "a-program", "index.json", "pytorch_model.bin"),
         )
     ),
