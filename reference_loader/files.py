@@ -38,10 +38,9 @@ def read_object(path: Path, **options: Any) -> dict[str, Any]:
         ValueError: it holds anything else.
     """
     with opened(path) as file:
-        content = file.read(LONGEST_TABLE + 1)
-    if len(content) > LONGEST_TABLE:
-        raise ValueError(f"it has more than {LONGEST_TABLE} bytes")
-    return parse_object(content, **options)
+        if path.stat().st_size > LONGEST_TABLE:
+            raise ValueError(f"it has more than {LONGEST_TABLE:,} bytes")
+        return parse_object(file.read(LONGEST_TABLE), **options)
 
 
 def parse_object(content: bytes, **options: Any) -> dict[str, Any]:

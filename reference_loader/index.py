@@ -50,9 +50,7 @@ def read_index(path: Path) -> ShardIndex:
                 "Download or copy the shard again.",
             )
         if SAFE in path.name and shard.suffix != SAFE:
-            raise BadIndex(
-                f"The index {path} names {shard.name!r}, which is no safetensors."
-            )
+            raise BadIndex(f"The index {path} names {shard.name!r}, which is no safetensors.")
     return index
 
 

@@ -161,7 +161,7 @@ CASES = [
     ),
     *(
         rejected(
-            f"idx/shard-{name}",
+            f"idx/last-shard-{name}",
             "IDX-6",
             "model-00002-of-00002.safetensors",
             recipe=TWO_SHARDS,
