@@ -76,22 +76,8 @@ def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-@contextmanager
-def highest_memory(taken: list[int]) -> Iterator[None]:
-    """Appends by how many bytes the resident memory rose in the block at most; Linux."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    yield
-    taken.append(_status("VmHWM") - before)
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
 @pytest.fixture(scope="module")
-def valid_load() -> int:
+def valid_load(highest_memory: Any) -> int:
     """The memory that a load of a good checkpoint takes, observed as the others are."""
     case = next(case for case in CASES if case.id == "res/single")
     warm_up(case, reference)
@@ -103,7 +89,7 @@ def valid_load() -> int:
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.id)
 def test_a_damage_is_refused_by_name_and_nothing_is_left_of_the_attempt(
-    case: Case, valid_load: int
+    case: Case, valid_load: int, highest_memory: Any
 ) -> None:
     entry = case.source().parent
     before, taken = listing(entry), list[int]()
@@ -120,7 +106,7 @@ def test_a_damage_is_refused_by_name_and_nothing_is_left_of_the_attempt(
     assert taken[0] <= valid_load + SLACK
 
 
-def test_memory_is_seen() -> None:
+def test_memory_is_seen(highest_memory: Any) -> None:
     taken: list[int] = []
     with highest_memory(taken):
         torch.ones(1 << 23)
@@ -230,7 +216,7 @@ def test_weights_exchanged_for_others_are_loaded_whole(own: Any) -> None:
         assert torch.equal(parameter, newer.get_parameter(name))
 
 
-def test_a_hole_beyond_every_table_is_not_read(own: Any) -> None:
+def test_a_hole_beyond_every_table_is_not_read(own: Any, highest_memory: Any) -> None:
     """IDX-4, CFG-7: a terabyte that takes no place on the disk is no reason to take memory."""
     folder = own("llama-f32-2")
     taken: list[int] = []
