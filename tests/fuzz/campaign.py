@@ -1,4 +1,4 @@
-"""A campaign: `python -m tests.fuzz.campaign header --seconds 300 --corpus DIR`.
+"""A campaign: `PYTHONPATH=. python tests/fuzz/campaign.py header --seconds 300 --corpus DIR`.
 
 Needs atheris (`pip install atheris`), which guides by coverage of our readers and of `json`. The
 corpus begins with what the fixtures hold; a finding is left in DIR as `crash-*`.
@@ -15,10 +15,12 @@ import atheris  # type: ignore[import-not-found]  # of a campaign only
 with atheris.instrument_imports(include=["reference_loader", "json"], enable_loader_override=False):
     import json  # noqa: F401
 
-    import reference_loader  # noqa: F401
-    from tests.fuzz.readers import LARGEST, READERS, Fuzzed
+    from fuzz_readers import LARGEST, READERS, Fuzzed
 
-from tests.fuzz.seeds import seeds
+    import reference_loader  # noqa: F401
+
+from fuzz_seeds import seeds
+from transformers.utils import logging
 
 DICTIONARY = Path(__file__).with_name("json.dict")
 
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--corpus", type=Path, required=True)
     options = parser.parse_args()
+    logging.set_verbosity_error()
     corpus = options.corpus / options.reader
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds(options.reader)):

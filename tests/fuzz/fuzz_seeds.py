@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fuzz_readers import LARGEST, READERS
+
 from fixtures.faults import FAULTS
 from fixtures.write import materialise
-from tests.fuzz.readers import LARGEST, READERS
 
 # A checkpoint of each kind that the readers meet, and the faults that are put upon it.
 GROUNDS = (("llama-f32", ()), ("llama-f32-2", ()), ("llama-f32", ("pickled",)))
