@@ -25,7 +25,7 @@ def read_pickled_header(path: Path, weights_only: bool = True) -> dict[str, Stor
         UnsafePickle: the pickle would run code, and `weights_only` forbids it (FMT-5).
         BadTensorFile: the file is damaged, or holds no dictionary of tensors (FMT-6).
     """
-    content = _load(path, weights_only, map_location="meta")
+    content = _load(path, weights_only, "meta")
     return {key: _described(path, key, value) for key, value in content.items()}
 
 
@@ -39,10 +39,8 @@ class PickledFile:
     """A pickled file, mapped where its format allows it, from which tensors are views."""
 
     def __init__(self, path: Path, weights_only: bool = True) -> None:
-        # The legacy format is one stream and cannot be mapped.
-        mapped = {"mmap": True} if zipfile.is_zipfile(path) else {}
         self._path = path
-        self._tensors = _load(path, weights_only, map_location="cpu", **mapped)
+        self._tensors = _load(path, weights_only, "cpu")
         self._given: set[int] = set()
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
@@ -62,10 +60,12 @@ class PickledFile:
         return tensor.clone() if shared else tensor
 
 
-def _load(path: Path, weights_only: bool, **options: Any) -> Mapping[str, Any]:
+def _load(path: Path, weights_only: bool, device: str) -> Mapping[str, Any]:
     opened(path).close()  # what cannot be opened is not damaged
     try:
-        content = torch.load(path, weights_only=weights_only, **options)
+        # The legacy format is one stream and cannot be mapped.
+        mapped = {"mmap": True} if zipfile.is_zipfile(path) else {}
+        content = torch.load(path, weights_only=weights_only, map_location=device, **mapped)
     except pickle.UnpicklingError as cause:
         raise UnsafePickle(
             f"{path} would run code when it is read, or is no pickle at all.",

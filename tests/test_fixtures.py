@@ -626,6 +626,7 @@ OF_A_PICKLE = (
     "pickled-nothing",
     "pickled-list",
     "pickled-directory-flipped",
+    "pickled-of-two-disks",
     "pickled-packed",
 )
 NEEDS_NORM = (

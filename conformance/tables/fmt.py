@@ -194,6 +194,7 @@ CASES = [
             ("pickled-program-bare", "FMT-5"),
             ("pickled-nothing", "FMT-6"),
             ("pickled-directory-flipped", "FMT-6"),
+            ("pickled-of-two-disks", "FMT-6"),
             ("pickled-list", "FMT-20"),
             ("pickled-packed", "FMT-20"),
         )
