@@ -6,7 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -30,9 +30,15 @@ def read_pickled_header(path: Path, weights_only: bool = True) -> dict[str, Stor
 
 
 def _described(path: Path, key: str, value: Any) -> StoredTensor:
-    if not isinstance(value, torch.Tensor):
+    if not _is_plain(value):
         return StoredTensor(key, path, torch.uint8, (), 0, 0)
     return StoredTensor(key, path, value.dtype, tuple(value.shape), 0, value.nbytes)
+
+
+def _is_plain(value: Any) -> TypeGuard[torch.Tensor]:
+    """Whether it is a tensor whose values lie in one storage, and no sparse or nested one."""
+    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    return plain and not value.is_nested
 
 
 class PickledFile:
@@ -51,7 +57,7 @@ class PickledFile:
         """
         tensor = self._tensors.get(stored.key)
         found = _described(self._path, stored.key, tensor)
-        if not isinstance(tensor, torch.Tensor) or found != stored:
+        if not _is_plain(tensor) or found != stored:
             told = f"holds a {type(tensor).__name__} under {stored.key!r}, not what it must"
             raise BadTensorFile(f"{self._path} {told}.", "Save it again.")
         storage = tensor.untyped_storage()

@@ -619,6 +619,7 @@ OF_A_PICKLE = (
     "pickled-transposed",
     "pickled-parameters",
     "pickled-beside-numbers",
+    "pickled-beside-sparse",
     "pickled-nested",
     "pickled-empty",
     "pickled-program-legacy",

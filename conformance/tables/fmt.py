@@ -135,6 +135,7 @@ CASES = [
     Case("fmt/transposed-cast", ("FMT-14",), faults=("pickled-transposed",), options=HALF),
     Case("fmt/parameters", ("FMT-15",), faults=("pickled-parameters",)),
     Case("fmt/beside-numbers", ("FMT-15",), faults=("pickled-beside-numbers",)),
+    Case("fmt/beside-sparse", ("FMT-15", "INF-3"), faults=("pickled-beside-sparse",)),
     rejected("fmt/nested", "MAP-7", "state_dict", faults=("pickled-nested",)),
     rejected("fmt/no-tensors", "FMT-16", "model.safetensors", faults=("no-tensors",)),
     rejected("fmt/no-tensors-pickled", "FMT-16", "pytorch_model.bin", faults=("pickled-empty",)),
