@@ -157,6 +157,7 @@ class Case:
         hub: the Hub that the checkpoint is loaded from; None for a folder.
         under: what the caller has set when the load begins, by names of `process.SURROUNDINGS`.
         threads: how many such loads run at once.
+        copied: whether the load gets a copy of the checkpoint, which its class changes.
     """
 
     id: str
@@ -173,6 +174,7 @@ class Case:
     hub: OnHub | None = None
     under: tuple[str, ...] = ()
     threads: int = 1
+    copied: bool = False
 
     def source(self) -> Path:
         """The checkpoint's folder, written now if it has not been."""

@@ -146,6 +146,9 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant")
     parser.add_argument("--ignore-mismatched-sizes", action="store_true")
     parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--check", action="store_true", help="all that is wrong with the folder; weights are read"
+    )
     parser.set_defaults(run=_explain)
 
 
@@ -319,6 +322,8 @@ def _explain(options: argparse.Namespace) -> int:
         model_class = Case("", (), model=options.model or "").model_class()
     except (ImportError, AttributeError, ValueError) as error:
         raise _UsageError(f"--model {options.model}: {error}") from error
+    if options.check:
+        return _examine(options, model_class)
     decided = plan(
         options.checkpoint,
         model_class=model_class,
@@ -334,6 +339,21 @@ def _explain(options: argparse.Namespace) -> int:
         else plain_lines(str(decided))
     )
     return 0
+
+
+def _examine(options: argparse.Namespace, model_class: type | None) -> int:
+    from conformance.doctor import examine
+    from conformance.report.doctor import as_json, bar, show
+    from reference_loader.checkpoint import open_folder
+    from reference_loader.options import Options
+
+    chosen = Options(model_class=model_class, variant=options.variant, revision=options.revision)
+    examined = examine(open_folder(options.checkpoint, options.subfolder, chosen), chosen, bar)
+    if options.format == "json":
+        print(as_json(examined))
+    else:
+        show(examined)
+    return examined.exit_code
 
 
 def _spec(options: argparse.Namespace) -> int:

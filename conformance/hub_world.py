@@ -11,12 +11,13 @@ import importlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
+from conformance.adversity import copied
 from conformance.case import CHUNK, CONFIG_REPOSITORY, HALF_FILE, Case, OnHub
 from fixtures.hub import Hub
 from fixtures.hub_pages import id_of, read_commit
@@ -36,7 +37,8 @@ def sourced(
         asked: takes what the Hub is asked for during the load: file to bytes of content sent.
     """
     if case.hub is None:
-        yield case.given_source(source)
+        with copied(source) if case.copied else nullcontext(source) as folder:
+            yield case.given_source(folder)
         return
     small_chunks = patch("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
     with TemporaryDirectory(prefix="conformance-hub-") as folder, Hub() as hub, small_chunks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
 
 from conformance.threads import meet
+from fixtures.file_faults import NEWER
 
 
 class WithBuffer(LlamaForCausalLM):
@@ -168,6 +170,16 @@ class Meeting(LlamaForCausalLM):
 
     def __init__(self, config: LlamaConfig) -> None:
         meet()
+        super().__init__(config)
+
+
+class Overtaken(LlamaForCausalLM):
+    """Puts the newer weights of its folder in the place of the weights while it is built."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        newer = Path(config.name_or_path, NEWER)
+        if newer.is_file():
+            newer.replace(newer.with_name("model.safetensors"))
         super().__init__(config)
 
 

@@ -16,6 +16,7 @@ import numpy
 import torch
 from torch import nn
 
+from conformance.adversity import disk_full, unprivileged
 from conformance.fingerprint import fingerprint
 
 # The member of torch that goes with the default dtype.
@@ -161,6 +162,8 @@ SURROUNDINGS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = MappingP
         "default-device-meta": lambda: _default_device("meta"),
         "device-meta": lambda: torch.device("meta"),
         "device-cpu": lambda: torch.device("cpu"),
+        "unprivileged": unprivileged,
+        "disk-full": disk_full,
     }
 )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from reference_loader.errors import (
     UnknownModelClass,
     UnsupportedOption,
 )
+from reference_loader.files import is_file, read_object
 from reference_loader.llama import Llama
 from reference_loader.names import Rename
 from reference_loader.options import Options
@@ -222,15 +222,12 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         ConfigNotFound: it is absent (CFG-6) or no JSON object (CFG-7).
     """
     path = folder / name
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigNotFound(f"{folder} holds no {name}.", "Copy it, or pass `config`.")
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as cause:
-        raise ConfigNotFound(f"{path} is not JSON: {cause}.", "Download it again.") from cause
-    if not isinstance(content, dict):
-        raise ConfigNotFound(f"{path} holds no JSON object.", "Download it again.")
-    return content
+        return read_object(path)
+    except ValueError as cause:
+        raise ConfigNotFound(f"{path} is not usable: {cause}.", "Download it again.") from cause
 
 
 def _plain_config(folder: Path | None, given: Any) -> dict[str, Any]:
@@ -261,7 +258,7 @@ def _generates(model: Any) -> bool:
 def _check_generation_config(folder: Path | None) -> None:
     """Raise before the weights are read if `generation_config.json` is no JSON object (CFG-14)."""
     name = "generation_config.json"
-    if folder is not None and (folder / name).is_file():
+    if folder is not None and is_file(folder / name):
         read_config(folder, name)
 
 
@@ -410,12 +407,12 @@ def _generation_config(model: nn.Module, folder: Path) -> Any:
 
     local: dict[str, Any] = {"local_files_only": True}
     path = folder / "generation_config.json"
-    if path.is_file():
+    if is_file(path):
         try:
             return GenerationConfig.from_pretrained(str(folder), **local)
         except ValueError as cause:  # each release checks other fields
             raise BadConfig(f"{path} makes no generation config: {cause}") from cause
-    if not (folder / "config.json").is_file():
+    if not is_file(folder / "config.json"):
         return model.generation_config
     return GenerationConfig.from_pretrained(
         str(folder), config_file_name="config.json", _from_model_config=True, **local

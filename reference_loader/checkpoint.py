@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reference_loader.errors import BadOptions, SourceNotFound, UnsafePath, WeightsNotFound
+from reference_loader.files import is_file
 from reference_loader.index import ShardIndex, leads_outside, read_index
 from reference_loader.memory import STATE_DICT
 from reference_loader.options import Options
@@ -50,7 +51,7 @@ def open_folder(
     folder = Path(source) / subfolder
     if folder.is_dir():
         return folder
-    if Path(source).is_file():
+    if is_file(Path(source)):
         return Path(source).parent
     if options is not None and _may_be_id(source):
         from reference_loader.hub import fetch
@@ -94,7 +95,7 @@ def locate(folder: Path, options: Options, named: str | None = None) -> Checkpoi
         BadIndex, UnsafePath, ShardNotFound: see `read_index`.
     """
     names = weight_names(options, named)
-    chosen = next((folder / name for name in names if (folder / name).is_file()), None)
+    chosen = next((folder / name for name in names if is_file(folder / name)), None)
     if chosen is None:
         raise WeightsNotFound(
             f"{folder} holds no weights; looked for {', '.join(names)}.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from reference_loader.errors import BadIndex, ShardNotFound, UnsafePath
+from reference_loader.files import is_file, read_object, without_duplicates
+
+SAFE = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,18 @@ def read_index(path: Path) -> ShardIndex:
 
     Raises:
         BadIndex, UnsafePath: see `parse_index`.
+        BadIndex: a shard of safetensors is of another kind (IDX-13).
         ShardNotFound: a shard is not there (IDX-6).
     """
     index = parse_index(path)
     for shard in index.shards:
-        if not _is_file(shard):
+        if not is_file(shard):
             raise ShardNotFound(
                 f"The index {path} names the shard {shard.name!r}, but {shard} is no file.",
                 "Download or copy the shard again.",
             )
+        if SAFE in path.name and shard.suffix != SAFE:
+            raise BadIndex(f"The index {path} names {shard.name!r}, which is no safetensors.")
     return index
 
 
@@ -53,7 +58,8 @@ def parse_index(path: Path) -> ShardIndex:
     """Read `*.index.json`; its shards may be elsewhere yet.
 
     Raises:
-        BadIndex: not JSON, or without a usable `metadata` or `weight_map` (IDX-4, IDX-5).
+        BadIndex: no JSON object, a key twice, or without a usable `metadata` or `weight_map`
+            (IDX-4, IDX-5, IDX-12).
         UnsafePath: a shard's name leads out of the folder (IDX-9).
     """
     content = _parse(path)
@@ -65,12 +71,9 @@ def parse_index(path: Path) -> ShardIndex:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as cause:
-        raise BadIndex(f"The index {path} is not JSON: {cause}.", "Download it again.") from cause
-    if not isinstance(content, dict):
-        raise BadIndex(f"The index {path} holds no JSON object.", "Download it again.")
-    return content
+        return read_object(path, object_pairs_hook=without_duplicates)
+    except ValueError as cause:
+        raise BadIndex(f"The index {path} is not usable: {cause}.", "Download it again.") from cause
 
 
 def _table(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
@@ -104,10 +107,3 @@ def leads_outside(name: str) -> bool:
 def _total_size(metadata: dict[str, Any]) -> int | None:
     size = metadata.get("total_size")
     return int(size) if isinstance(size, (int, float)) and math.isfinite(size) else None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False

@@ -16,6 +16,7 @@ from reference_loader.architecture import Architecture, choose
 from reference_loader.checkpoint import locate, of_file, of_state_dict, open_config, open_folder
 from reference_loader.dtypes import model_dtype
 from reference_loader.errors import BadOptions
+from reference_loader.files import is_file
 from reference_loader.finish import finish
 from reference_loader.fresh import initialise
 from reference_loader.offload import Offloaded
@@ -56,11 +57,11 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
     if not wanted.ignore_mismatched_sizes:
         decide.refuse_mismatches(plan.mismatched)
 
-    with _generator_kept_on_failure():
+    offloaded = Offloaded(wanted.offload_folder)
+    with _undone_on_failure(offloaded):
         initialise(
             skeleton, architecture.construct, plan.dtype, plan.fresh, architecture.initialiser
         )
-        offloaded = Offloaded(wanted.offload_folder)
         pump(plan, skeleton.model, offloaded)
         untied = finish(plan, skeleton.model, architecture, offloaded, wanted)
 
@@ -80,13 +81,14 @@ def plan(source: Source | None, *model_args: Any, **options: Any) -> LoadPlan:
 
 
 @contextmanager
-def _generator_kept_on_failure() -> Iterator[None]:
-    """A load that failed has drawn no random numbers (STA-2)."""
+def _undone_on_failure(offloaded: Offloaded) -> Iterator[None]:
+    """A load that failed has drawn no random numbers and written nothing (STA-2, OFF-9)."""
     before = torch.get_rng_state()
     try:
         yield
     except BaseException:
         torch.set_rng_state(before)
+        offloaded.remove()
         raise
 
 
@@ -104,7 +106,7 @@ def _prepare(source: Source | None, model_args: tuple[Any, ...], options: Option
     architecture = choose(str(source), folder, model_args, options)
     if source is None or folder is None:
         checkpoint = of_state_dict()
-    elif Path(source).is_file():
+    elif is_file(Path(source)):
         checkpoint = of_file(Path(source), "the file given")
     else:
         checkpoint = locate(folder, options, architecture.weights_name)

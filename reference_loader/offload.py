@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Container, Iterable
 from os import PathLike
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from reference_loader.devices import DISK, needs_hooks, place
-from reference_loader.errors import BadOptions
+from reference_loader.errors import BadOptions, DiskFull
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan, Placement
 from reference_loader.skeleton import like, put
@@ -27,6 +28,7 @@ class Offloaded:
     def __init__(self, folder: str | PathLike[str] | None) -> None:
         self.index: dict[str, Any] = {}
         self._folder = folder
+        self._written: list[Path] = []
 
     def leave(self, placement: Placement) -> bool:
         """Note a stored tensor that can stay in its file; False for one that cannot."""
@@ -45,6 +47,7 @@ class Offloaded:
 
         Raises:
             BadOptions: there is no folder to write to.
+            DiskFull: it takes no more (OFF-9).
         """
         from accelerate.utils import offload_weight
 
@@ -53,8 +56,22 @@ class Offloaded:
                 f"device_map puts {name!r} on disk, where it is not stored as it is needed.",
                 "Pass `offload_folder`.",
             )
-        Path(self._folder).mkdir(parents=True, exist_ok=True)
-        self.index = offload_weight(tensor.detach(), name, str(self._folder), self.index)
+        folder = Path(self._folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._written.append(folder / f"{name}.dat")
+        try:
+            # The file is written through a mapping, where a full disk would end the process.
+            if shutil.disk_usage(folder).free < tensor.nbytes:
+                raise OSError(errno.ENOSPC, "no space left")
+            self.index = offload_weight(tensor.detach(), name, str(folder), self.index)
+        except OSError as cause:
+            told = f"{name!r}, {tensor.nbytes:,} bytes, cannot be written to {folder}: {cause}."
+            raise DiskFull(told, "Make room, or pass another `offload_folder`.") from cause
+
+    def remove(self) -> None:
+        """Take back what was written, since the load failed."""
+        for path in self._written:
+            path.unlink(missing_ok=True)
 
     def share(self, provider: str, names: Iterable[str]) -> None:
         """Let tied names be found where their provider is; accelerate looks for a file by name."""
@@ -65,7 +82,8 @@ class Offloaded:
             self.index[name] = entry
             if self._folder is not None and "safetensors_file" not in entry:
                 folder = Path(self._folder)
-                shutil.copyfile(folder / f"{provider}.dat", folder / f"{name}.dat")
+                self._written.append(folder / f"{name}.dat")
+                shutil.copyfile(folder / f"{provider}.dat", self._written[-1])
 
 
 def place_fresh(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:

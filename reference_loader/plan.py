@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from reference_loader.errors import shown
 from reference_loader.tensors import StoredTensor
 
 
@@ -169,6 +170,6 @@ def _sizes(placements: Iterable[Placement]) -> list[tuple[str, str]]:
 
 
 def _listed(names: Iterable[str], most: int = 6) -> str:
-    ordered = [name if name.isprintable() else repr(name) for name in sorted(names)]
+    ordered = [shown(name) for name in sorted(names)]
     more = f", and {len(ordered) - most} more" if len(ordered) > most else ""
     return ", ".join(ordered[:most]) + more

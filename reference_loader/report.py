@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from reference_loader.errors import NotStrict
+from reference_loader.errors import NotStrict, shown
 from reference_loader.plan import LoadPlan
 
 logger = logging.getLogger("reference_loader")
@@ -37,7 +37,7 @@ class LoadReport:
         found = dict(self.plan.disagreements)
         if self.untied:
             found["not tied, since stored with other values"] = list(self.untied)
-        lines = [f"  {kind}: {', '.join(names)}" for kind, names in found.items()]
+        lines = [f"  {kind}: {', '.join(map(shown, names))}" for kind, names in found.items()]
         head = f"{self.plan.model_class.__name__} from {self.plan.source}:"
         return "\n".join([head, *lines]) if lines else f"{head} exactly what the model needs."
 

@@ -6,7 +6,6 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,7 @@ from typing import Any
 import torch
 
 from reference_loader.errors import BadTensorFile
-
-# The library's own limit; a longer header is an attack or a damaged length.
-LONGEST_HEADER = 100_000_000
+from reference_loader.files import LONGEST_TABLE, opened, parse_object, without_duplicates
 
 # What torch counts with: 64 bits, signed.
 LARGEST_COUNT = 2**63 - 1
@@ -65,8 +62,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
     Raises:
         BadTensorFile: the header is damaged or is not that of this payload (FMT-1, FMT-2).
+        Unreadable: see `files.opened`.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         size = path.stat().st_size
         length = _header_length(path, file.read(8), size)
         entries = _parse(path, file.read(length))
@@ -85,11 +83,18 @@ class MappedFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._header = read_header(path)
         size = path.stat().st_size
         self._storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
-        """The tensor, unread: its pages come from the disk when they are touched."""
+        """The tensor, unread: its pages come from the disk when they are touched.
+
+        Raises:
+            BadTensorFile: the file is no longer the one that `stored` was read from (FMT-19).
+        """
+        if self._header.get(stored.key) != stored:
+            raise _damaged(stored.file, f"its {stored.key!r} has changed since its header was read")
         payload: Any = self._storage[stored.start : stored.stop]
         if stored.start % stored.dtype.itemsize:
             payload = payload.clone()  # kernels may assume an aligned first element
@@ -102,29 +107,18 @@ def _header_length(path: Path, prefix: bytes, size: int) -> int:
     if len(prefix) < 8:
         raise _damaged(path, f"it is {size} bytes long, too short for a header")
     length = int(struct.unpack("<Q", prefix)[0])
-    if length > min(size - 8, LONGEST_HEADER):
+    if length > min(size - 8, LONGEST_TABLE):
         raise _damaged(path, f"its header claims {length} bytes, the file has {size}")
     return length
 
 
 def _parse(path: Path, header: bytes) -> dict[str, Any]:
     try:
-        entries = json.loads(header, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as cause:
-        raise _damaged(path, f"its header is not usable JSON ({cause})") from cause
-    if not isinstance(entries, dict):
-        raise _damaged(path, "its header is no JSON object")
+        entries = parse_object(header, object_pairs_hook=without_duplicates)
+    except ValueError as cause:
+        raise _damaged(path, f"its header is not usable: {cause}") from cause
     entries.pop("__metadata__", None)
     return entries
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in table:
-            raise ValueError(f"{name!r} stands twice")
-        table[name] = value
-    return table
 
 
 def _stored(path: Path, key: str, entry: Any, base: int) -> StoredTensor:

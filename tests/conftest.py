@@ -152,6 +152,25 @@ def _ties(tensors: dict[str, torch.Tensor]) -> set[tuple[str, ...]]:
     return {tuple(sorted(names)) for names in groups.values() if len(names) > 1}
 
 
+@pytest.fixture(scope="session")
+def highest_memory() -> Callable[[list[int]], AbstractContextManager[None]]:
+    """`with highest_memory(taken):` appends by how many bytes the memory rose at most; Linux."""
+    return _highest_memory
+
+
+@contextmanager
+def _highest_memory(taken: list[int]) -> Iterator[None]:
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    yield
+    taken.append(_status("VmHWM") - before)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
 @pytest.fixture
 def stretch() -> Callable[..., None]:
     """`stretch(path, tensors, holes)`: tensors, then entries whose payload is a hole in the file.

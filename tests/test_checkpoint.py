@@ -20,11 +20,13 @@ ORDER = (
 
 
 def lay(folder: Path, *names: str) -> Path:
-    """Files of these names; an index names the one shard that lies beside it."""
+    """Files of these names; an index names the one shard of its kind that lies beside it."""
     folder.mkdir(exist_ok=True)
-    (folder / "shard").touch()
+    shards = ("shard.safetensors", "shard.bin")
+    for shard in shards:
+        (folder / shard).touch()
     for name in names:
-        index = {"metadata": {}, "weight_map": {"k": "shard"}}
+        index = {"metadata": {}, "weight_map": {"k": shards[".bin" in name]}}
         (folder / name).write_text(json.dumps(index) if name.endswith(".json") else "")
     return folder
 
@@ -44,9 +46,9 @@ def test_the_first_of_the_order_wins(
     options = Options(use_safetensors=use, variant=variant)
     if wanted is not None:
         checkpoint = locate(folder, options)
-        single = not wanted.endswith(".json")
+        single, kind = not wanted.endswith(".json"), "bin" if ".bin" in wanted else "safetensors"
         assert checkpoint.chosen == folder / wanted
-        assert checkpoint.files == (folder / (wanted if single else "shard"),)
+        assert checkpoint.files == (folder / (wanted if single else f"shard.{kind}"),)
         assert (checkpoint.index is None) is single
         assert wanted in checkpoint.why
     else:

@@ -67,9 +67,9 @@ def test_arbitrary_json(tmp_path: Path, content: Any) -> None:
 def test_arbitrary_tables(tmp_path: Path, metadata: Any, total: Any, weight_map: Any) -> None:
     """IDX-5."""
     reads_or_refuses(written(tmp_path, {"metadata": metadata, "weight_map": weight_map}))
-    shard = tmp_path / "s"
+    shard = tmp_path / "s.safetensors"
     shard.touch()
-    good = {"metadata": {"total_size": total}, "weight_map": {"k": "s"}}
+    good = {"metadata": {"total_size": total}, "weight_map": {"k": "s.safetensors"}}
     assert read_index(written(tmp_path, good)).shards == (shard,)
 
 
@@ -149,15 +149,30 @@ def test_a_table_that_is_none(tmp_path: Path, table: str, value: Any) -> None:
 def test_shards_once_and_in_order(tmp_path: Path) -> None:
     """IDX-1, IDX-3: by name, however the index lists them; subfolders are allowed."""
     (tmp_path / "sub").mkdir()
-    for name in ("b", "a", "sub/c"):
+    a, b, c = (f"{name}.safetensors" for name in ("a", "b", "sub/c"))
+    for name in (a, b, c):
         (tmp_path / name).touch()
-    listed = {"z": "b", "y": "a", "x": "sub/c", "w": "b"}
+    listed = {"z": b, "y": a, "x": c, "w": b}
     for weight_map in (listed, dict(reversed(listed.items()))):
         content = {"metadata": {"total_size": 7.0}, "weight_map": weight_map}
         index = read_index(written(tmp_path, content))
-        assert index.shards == (tmp_path / "a", tmp_path / "b", tmp_path / "sub" / "c")
-        assert index.shard_of["z"] == tmp_path / "b"
+        assert index.shards == (tmp_path / a, tmp_path / b, tmp_path / c)
+        assert index.shard_of["z"] == tmp_path / b
         assert index.total_size == 7
+
+
+def test_a_shard_of_another_kind_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    """IDX-13."""
+    (tmp_path / "shard.bin").touch()
+    path = written(tmp_path, {"metadata": {}, "weight_map": {"k": "shard.bin"}})
+    with pytest.raises(BadIndex, match=r"shard\.bin"):
+        read_index(path)
+
+
+def test_a_key_twice_is_refused_by_name(tmp_path: Path) -> None:
+    """IDX-12."""
+    with pytest.raises(BadIndex, match="'k' stands twice"):
+        read_index(written(tmp_path, b'{"metadata": {}, "weight_map": {"k": "a", "k": "b"}}'))
 
 
 def test_nesting_past_all_bounds(tmp_path: Path) -> None:

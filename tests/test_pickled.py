@@ -98,3 +98,21 @@ def test_a_plan_reads_no_payload(checkpoint: Any, monkeypatch: pytest.MonkeyPatc
     folder = checkpoint("llama-f32-3", "pickled")
     monkeypatch.setattr("reference_loader.pump.opened", None)
     assert len(plan(folder).placements) == 30
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(lambda: torch.eye(3).to_sparse(), id="sparse"),
+        pytest.param(lambda: torch.eye(3).to_sparse_csr(), id="compressed"),
+    ],
+)
+def test_a_tensor_of_another_kind_is_an_entry_that_is_none(tmp_path: Path, odd: Any) -> None:
+    """FMT-15: found by fuzzing, since its size cannot be asked for."""
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"good": torch.ones(2), "odd": odd()}, path)
+    stored = read_pickled_header(path)
+    assert stored["good"].nbytes == 8
+    assert (stored["odd"].nbytes, stored["odd"].shape) == (0, ())
+    with pytest.raises(BadTensorFile, match=r"'odd'"):
+        PickledFile(path).view(stored["odd"])

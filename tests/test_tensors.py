@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fixtures.files import SAFETENSORS_DTYPES, write_safetensors
 from reference_loader.errors import BadTensorFile
-from reference_loader.tensors import LONGEST_HEADER, MappedFile, read_header
+from reference_loader.files import LONGEST_TABLE
+from reference_loader.tensors import MappedFile, read_header
 
 quick = settings(
     max_examples=80,
@@ -213,7 +214,7 @@ def test_a_header_that_is_no_table(tmp_path: Path, header: bytes) -> None:
     refuses(written(tmp_path / "f", header))
 
 
-@pytest.mark.parametrize("length", [1, LONGEST_HEADER + 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("length", [1, LONGEST_TABLE + 1, 2**63, 2**64 - 1])
 def test_a_header_length_beyond_the_file_allocates_nothing(tmp_path: Path, length: int) -> None:
     """FMT-2."""
     path = tmp_path / "f"
@@ -224,8 +225,8 @@ def test_a_header_length_beyond_the_file_allocates_nothing(tmp_path: Path, lengt
 def test_a_header_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "f"
     with path.open("wb") as file:
-        file.write((LONGEST_HEADER + 1).to_bytes(8, "little"))
-        file.truncate(LONGEST_HEADER + 100)  # sparse
+        file.write((LONGEST_TABLE + 1).to_bytes(8, "little"))
+        file.truncate(LONGEST_TABLE + 100)  # sparse
     started = time.perf_counter()
     refuses(path)
     assert time.perf_counter() - started < 0.5

@@ -14,6 +14,8 @@ from conformance.case import (
     rejected,
 )
 
+# Without a config stock makes one up, and a Llama of default size does not fit everywhere.
+SMALL = "conformance.models:WithSmallConfig"
 HOOKED = "conformance.models:WithHook"
 STRETCHED = ConfigFolder("llama-f32", ("rope-linear-old", "dtype-beside-torch-dtype"))
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}
@@ -185,5 +187,34 @@ CASES = [
         "no-such-attention",
         model=AUTO,
         options={"attn_implementation": "no-such-attention"},
+    ),
+    *(
+        rejected(f"cfg/{name}", "CFG-7", "config.json", faults=(f"config-{name}",), model=AUTO)
+        for name in ("is-empty", "is-a-list", "is-not-utf8", "is-nested", "ends-in-a-hole")
+    ),
+    *(
+        rejected(f"cfg/{name}", "CFG-6", "checkpoint", faults=(f"config-{name}",), model=SMALL)
+        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+    ),
+    rejected(
+        "cfg/is-unreadable",
+        "FMT-18",
+        "config.json",
+        faults=("config-is-unreadable",),
+        model=AUTO,
+        under=("unprivileged",),
+    ),
+    *(
+        Case(f"cfg/generation-config-{name}", ("CFG-23",), "llama-generation", (fault,))
+        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+        for fault in (f"generation-config-{name}",)
+    ),
+    rejected(
+        "cfg/generation-config-is-unreadable",
+        "FMT-18",
+        "generation_config.json",
+        recipe="llama-generation",
+        faults=("generation-config-is-unreadable",),
+        under=("unprivileged",),
     ),
 ]

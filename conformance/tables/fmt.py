@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from conformance.case import HALF, TWO_SHARDS, Case, Torch, rejected
+from conformance.case import ACCEPTABLE, HALF, TWO_SHARDS, Case, Torch, rejected
 
 ODD_SHAPES = "conformance.models:WithOddShapes"
 BFLOAT16 = {"dtype": Torch("bfloat16")}
 # The old name of `dtype`, which every release knows.
 OLD_HALF = {"torch_dtype": "float16"}
 KEY = "model.norm.weight"
-LYING_HEADERS = ("length-huge", "length-zero", "not-utf8", "no-object", "key-twice")
+LYING_HEADERS = (
+    *("length-huge", "length-largest", "length-of-32-bits", "length-of-the-file", "length-zero"),
+    *("not-utf8", "utf16", "no-object", "nested", "long-number", "key-twice"),
+)
 LYING_ENTRIES = {
     "entry-overlaps": KEY,
     "entry-past-the-end": "lm_head.weight",
@@ -18,7 +21,33 @@ LYING_ENTRIES = {
     "entry-shape-negative": KEY,
     "entry-dtype-unknown": KEY,
     "entry-without-offsets": KEY,
+    "entry-offsets-reversed": KEY,
+    "entry-offsets-huge": KEY,
+    "entry-offsets-no-numbers": KEY,
+    "entry-shape-wraps": KEY,
+    "entry-dtype-no-name": KEY,
+    "entry-dtype-small-letters": KEY,
+    "entry-no-object": KEY,
 }
+SINGLE, LAST, PICKLE = "model.safetensors", "model-00002-of-00002.safetensors", "pytorch_model.bin"
+CUTS = {
+    "in-the-length": "FMT-2",
+    "after-the-length": "FMT-2",
+    "before-the-header-ends": "FMT-2",
+    "after-the-header": "FMT-1",
+    "before-the-last-tensor": "FMT-1",
+    "of-one-byte": "FMT-1",
+    "too-late": "FMT-17",
+}
+FLIPS = {
+    "length": ("FMT-7",),
+    "brace": ("FMT-7",),
+    "quote": ("FMT-7",),
+    "dtype": ("FMT-8", KEY),
+    "shape": ("FMT-8", KEY),
+    "offset": ("FMT-7",),
+}
+UNPRIVILEGED = ("unprivileged",)
 
 CASES = [
     rejected("fmt/truncated-single", "FMT-1", "model.safetensors", faults=("truncated-shard",)),
@@ -117,7 +146,70 @@ CASES = [
     Case("fmt/transposed-cast", ("FMT-14",), faults=("pickled-transposed",), options=HALF),
     Case("fmt/parameters", ("FMT-15",), faults=("pickled-parameters",)),
     Case("fmt/beside-numbers", ("FMT-15",), faults=("pickled-beside-numbers",)),
+    Case("fmt/beside-sparse", ("FMT-15", "INF-3"), faults=("pickled-beside-sparse",)),
     rejected("fmt/nested", "MAP-7", "state_dict", faults=("pickled-nested",)),
     rejected("fmt/no-tensors", "FMT-16", "model.safetensors", faults=("no-tensors",)),
     rejected("fmt/no-tensors-pickled", "FMT-16", "pytorch_model.bin", faults=("pickled-empty",)),
+    *(
+        rejected(f"fmt/cut-{name}{which}", clause, file, recipe=recipe, faults=(f"cut-{name}",))
+        for name, clause in CUTS.items()
+        for which, recipe, file in (("", "llama-f32", SINGLE), ("-of-a-shard", TWO_SHARDS, LAST))
+    ),
+    *(
+        rejected(
+            f"fmt/flipped-bit-in-the-{name}",
+            clause,
+            SINGLE,
+            *key,
+            faults=(f"flipped-bit-in-the-{name}",),
+        )
+        for name, (clause, *key) in FLIPS.items()
+    ),
+    Case("fmt/flipped-bit-in-the-key", ("INF-2", "INF-3"), faults=("flipped-bit-in-the-key",)),
+    Case("fmt/flipped-bit-in-a-weight", ("FMT-21",), faults=("flipped-bit-in-a-weight",)),
+    Case("fmt/nan-and-infinity", ("FMT-21",), faults=("extreme-values",)),
+    Case("fmt/payload-is-a-hole", ("FMT-21",), TWO_SHARDS, ("payload-is-a-hole",)),
+    rejected(
+        "fmt/weights-are-unreadable",
+        "FMT-18",
+        SINGLE,
+        faults=("weights-is-unreadable",),
+        under=UNPRIVILEGED,
+    ),
+    rejected(
+        "fmt/shard-is-unreadable",
+        "FMT-18",
+        LAST,
+        recipe=TWO_SHARDS,
+        faults=("weights-is-unreadable",),
+        under=UNPRIVILEGED,
+    ),
+    rejected(
+        "fmt/pickle-is-unreadable",
+        "FMT-18",
+        PICKLE,
+        faults=("pickled", "pickle-is-unreadable"),
+        under=UNPRIVILEGED,
+    ),
+    Case(
+        "fmt/weights-exchanged-meanwhile",
+        ("FMT-19",),
+        faults=("newer-weights-beside",),
+        model="conformance.models:Overtaken",
+        input_class=ACCEPTABLE,
+        copied=True,
+    ),
+    *(
+        rejected(f"fmt/{name}", clause, PICKLE, faults=(name,))
+        for name, clause in (
+            ("pickled-program-legacy", "FMT-5"),
+            ("pickled-program-bare", "FMT-5"),
+            ("pickled-nothing", "FMT-6"),
+            ("pickled-directory-flipped", "FMT-6"),
+            ("pickled-of-two-disks", "FMT-6"),
+            ("pickled-list", "FMT-20"),
+            ("pickled-packed", "FMT-20"),
+        )
+    ),
+    Case("fmt/odd-keys", ("INF-3",), TWO_SHARDS, ("odd-keys",)),
 ]

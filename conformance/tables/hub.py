@@ -240,4 +240,5 @@ CASES = [
         faults=("bin-beside-safetensors",),
         **failing(f"*/{WEIGHTS}", 403),
     ),
+    refused("disk-full", "RES-20", "org/tiny", under=("disk-full",)),
 ]

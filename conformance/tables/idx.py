@@ -5,6 +5,7 @@ from __future__ import annotations
 from conformance.case import TWO_SHARDS, Case, rejected
 
 SEVEN_SHARDS = "llama-f32-7"
+KEY = "model.norm.weight"
 
 CASES = [
     *(Case(f"idx/{n}-shards", ("IDX-1", "MAP-1"), f"llama-f32-{n}") for n in (2, 3, 7)),
@@ -118,5 +119,69 @@ CASES = [
         "../outside.safetensors",
         recipe=TWO_SHARDS,
         faults=("index-leads-outside",),
+    ),
+    *(
+        rejected(
+            f"idx/{name}",
+            clause,
+            "model.safetensors.index.json",
+            *names,
+            recipe=TWO_SHARDS,
+            faults=(f"index-{name}",),
+        )
+        for clause, name, *names in (
+            ("IDX-4", "empty"),
+            ("IDX-4", "no-object"),
+            ("IDX-4", "not-utf8"),
+            ("IDX-4", "nested"),
+            ("IDX-4", "ends-in-a-hole"),
+            ("IDX-12", "key-twice", KEY),
+        )
+    ),
+    *(
+        rejected(
+            f"idx/shard-is-{name}",
+            clause,
+            *names,
+            recipe=TWO_SHARDS,
+            faults=(f"index-names-{name}",),
+        )
+        for clause, name, *names in (
+            ("IDX-6", "the-folder", "model.safetensors.index.json"),
+            ("IDX-6", "a-long-name", "xxxxx.safetensors"),
+            ("IDX-6", "a-zero-byte", "model\\x00.safetensors"),
+            ("IDX-6", "escapes", "\\x1b[31m\\u202emodel.safetensors"),
+            ("IDX-6", "markup", "[red]`x`|.safetensors"),
+            ("IDX-9", "share", "index.json", "outside.safetensors"),
+            ("IDX-9", "dots-inside", "index.json", "../../outside.safetensors"),
+            ("IDX-9", "backslashes", "index.json", "outside.safetensors"),
+            ("IDX-13", "itself", "index.json"),
+            ("IDX-13", "a-program", "index.json", "pytorch_model.bin"),
+        )
+    ),
+    *(
+        rejected(
+            f"idx/last-shard-{name}",
+            "IDX-6",
+            "model-00002-of-00002.safetensors",
+            recipe=TWO_SHARDS,
+            faults=(f"weights-{name}",),
+        )
+        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+    ),
+    rejected(
+        "idx/shard-is-a-dangling-link",
+        "IDX-6",
+        "model-00002-of-00002.safetensors",
+        recipe=TWO_SHARDS,
+        faults=("dangling-link",),
+    ),
+    rejected(
+        "idx/is-unreadable",
+        "FMT-18",
+        "model.safetensors.index.json",
+        recipe=TWO_SHARDS,
+        faults=("index-is-unreadable",),
+        under=("unprivileged",),
     ),
 ]

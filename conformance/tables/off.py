@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conformance.case import IN_MEMORY, TWO_SHARDS, Case, on_disk, placed, rejected
+from conformance.case import IN_MEMORY, TWO_SHARDS, Case, EmptyFolder, on_disk, placed, rejected
 
 # The old name of `dtype`, which every release knows.
 AUTO, OLD_HALF = {"torch_dtype": "auto"}, {"torch_dtype": "float16"}
@@ -114,4 +114,12 @@ CASES = [
     without_folder("pickled", HEAD, faults=("pickled",)),
     without_folder("missing", ALL_LAYERS, faults=("missing-key",)),
     without_folder("state-dict", HEAD, given=None, options=IN_MEMORY),
+    rejected(
+        "off/disk-full",
+        "OFF-9",
+        "lm_head.weight",
+        faults=("pickled",),
+        options={"device_map": HEAD, "offload_folder": EmptyFolder()},
+        under=("disk-full",),
+    ),
 ]

@@ -86,4 +86,25 @@ CASES = [
     rejected("res/dangling-link", "RES-4", "model.safetensors", faults=("dangling-link",)),
     Case("res/index-named-by-config", ("RES-12",), TWO_SHARDS, ("index-renamed-and-named",)),
     Case("res/pickled-in-subfolder", ("RES-6",), faults=("pickled", "subfolder"), options=INNER),
+    *(
+        rejected(f"res/weights-{name}", "RES-4", "model.safetensors", faults=(f"weights-{name}",))
+        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+    ),
+    *(
+        rejected(
+            f"res/index-{name}",
+            "RES-4",
+            "model.safetensors",
+            "checkpoint",
+            recipe=TWO_SHARDS,
+            faults=(f"index-{name}",),
+        )
+        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+    ),
+    *(
+        rejected(
+            f"res/pickle-{name}", "RES-4", "pytorch_model.bin", faults=("pickled", f"pickle-{name}")
+        )
+        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+    ),
 ]
