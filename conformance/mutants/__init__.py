@@ -18,6 +18,7 @@ from conformance.mutants import (
     inf,
     ini,
     map,
+    mem,
     mis,
     off,
     out,
@@ -30,7 +31,7 @@ from conformance.mutants.planting import Mutant
 
 __all__ = ["MUTANTS", "Mutant", "honest"]
 
-STAGES = (res, hub, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, out)
+STAGES = (res, hub, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
 
 MUTANTS: dict[str, Mutant] = {
     found.name: found
