@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from reference_loader.errors import LoadError
 
     options = _parser().parse_args(arguments)
+    # Before torch is imported: idle threads that spin slow down every other process on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code: int = options.run(options)
     except LoadError as error:
