@@ -22,6 +22,7 @@ from conformance.models import Overtaken
 from conformance.observe import observe, warm_up
 from fixtures.faults import FAULTS
 from fixtures.file_faults import NEWER
+from fixtures.files import write_bin
 from reference_loader import errors, from_pretrained
 
 # STA-6 is about errors that are the model's own.
@@ -223,4 +224,21 @@ def test_a_hole_beyond_every_table_is_not_read(own: Any, highest_memory: Any) ->
     os.truncate(folder / "model.safetensors.index.json", 1 << 40)
     with highest_memory(taken), pytest.raises(errors.BadIndex, match="bytes"):
         from_pretrained(folder)
+    assert taken[0] < 50_000_000
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_tensor_of_a_gigabyte_in_a_few_bytes_takes_none(
+    own: Any, highest_memory: Any, legacy: bool
+) -> None:
+    """FMT-15: found by fuzzing; a stride of zero makes any size of one value."""
+    folder = own("llama-f32", "pickled")
+    path = folder / "pytorch_model.bin"
+    held = torch.load(path, weights_only=True)
+    write_bin(path, {**held, "huge": torch.ones(1).expand(1 << 28)}, legacy)
+    assert path.stat().st_size < 300_000
+    taken: list[int] = []
+    with highest_memory(taken):
+        _, info = from_pretrained(folder, output_loading_info=True)
+    assert info["unexpected_keys"] == {"huge"}
     assert taken[0] < 50_000_000
