@@ -81,6 +81,7 @@ def _parser() -> _Parser:
     verify.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="if it moved")
     verify.set_defaults(run=_verify)
     _add_explain(commands.add_parser("explain", help="the plan of a load; no weight is read"))
+    _add_bench(commands.add_parser("bench", help="speed and memory of loading, against stock"))
     spec = commands.add_parser("spec", help="show the clauses")
     spec.add_argument("clause", nargs="?", metavar="ID")
     spec.add_argument("--format", choices=("text", "markdown"), default="text")
@@ -147,6 +148,14 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ignore-mismatched-sizes", action="store_true")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.set_defaults(run=_explain)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--case", action="append", default=[], metavar="GLOB")
+    parser.add_argument("--contender", action="append", default=[], metavar="GLOB")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="processes each")
+    parser.add_argument("--out", type=Path, metavar="DIR")
+    parser.set_defaults(run=_bench)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -334,6 +343,17 @@ def _explain(options: argparse.Namespace) -> int:
         else plain_lines(str(decided))
     )
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from conformance.bench.bench import NothingToMeasure, bench
+
+    if options.rounds < 1:
+        raise _UsageError("--rounds: at least 1")
+    try:
+        return bench(options.case, options.contender, options.rounds, options.out)
+    except NothingToMeasure as error:
+        raise _UsageError(str(error)) from error
 
 
 def _spec(options: argparse.Namespace) -> int:
