@@ -10,7 +10,7 @@ import mmap
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -26,7 +26,7 @@ from reference_loader.errors import BadTensorFile
 from reference_loader.formats import Opened, opened
 from reference_loader.offload import Offloaded
 from reference_loader.plan import LoadPlan, Placement
-from reference_loader.skeleton import EXTRA_STATE, put
+from reference_loader.skeleton import EXTRA_STATE, put, put_into
 from reference_loader.tensors import MappedFile
 
 # Bytes of a file that are cast at a time: they, and what they become, stay in a core's cache.
@@ -78,13 +78,14 @@ def pump(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:
     copied; another is cast once, from its stored value (DTY-7). One file is open at a time. What
     belongs on disk is noted in `offloaded` and its parameter stays empty (OFF-1).
     """
+    modules = dict(model.named_modules(remove_duplicate=False))  # a path costs more to walk
     # disable=None: a bar on a terminal, nothing in a log.
     with tqdm(total=len(plan.placements), desc="Loading", leave=False, disable=None) as bar:
         for placements in _by_file(plan.placements):
             source = opened(placements[0].stored.file, plan.weights_only)
             copies: list[Copy] = []
             for placement in placements:
-                _place(placement, source, model, offloaded, copies)
+                _place(placement, source, modules, offloaded, copies)
             carry_out(copies)
             bar.update(len(placements))
     _move_buffers(plan, model)
@@ -100,7 +101,7 @@ def _by_file(placements: Iterable[Placement]) -> list[list[Placement]]:
 def _place(
     placement: Placement,
     source: Opened,
-    model: nn.Module,
+    modules: Mapping[str, nn.Module],
     offloaded: Offloaded,
     copies: list[Copy],
 ) -> None:
@@ -110,15 +111,17 @@ def _place(
         return
     # Only the values count: no gradient flag (FMT-15), no order of memory (FMT-14).
     stored = source.view(placement.stored).detach().contiguous()
+    path, _, leaf = placement.target.rpartition(".")
     if on_disk:
         offloaded.write(placement.target, stored.to(placement.dtype))
     elif _waits(placement):
         tensor = torch.empty(stored.shape, dtype=placement.dtype, device=placement.device)
         mapped = source if isinstance(source, MappedFile) else None
         copies.append(Copy(stored, tensor, mapped))
-        put(model, placement.target, tensor)
+        put_into(modules[path], leaf, tensor)
     else:
-        put(model, placement.target, stored.to(device=placement.device, dtype=placement.dtype))
+        tensor = stored.to(device=placement.device, dtype=placement.dtype)
+        put_into(modules[path], leaf, tensor)
 
 
 def _waits(placement: Placement) -> bool:
