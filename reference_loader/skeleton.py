@@ -137,7 +137,7 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
             found = parameter if position in real else on_meta(parameter)
             if found is not parameter and not owner._buffers:
                 # There is no memory to initialise, and each question whether there is takes time.
-                setattr(owner, NEEDS_NO_VALUES, True)
+                owner.__dict__[NEEDS_NO_VALUES] = True
             registered.append(found)
             order[id(found)] = position
             stand_in[parameter] = found
