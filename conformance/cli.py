@@ -146,6 +146,8 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subfolder", default="")
     parser.add_argument("--variant")
     parser.add_argument("--ignore-mismatched-sizes", action="store_true")
+    parser.add_argument("--device-map", metavar="WORD|DEVICE|JSON", help="auto, cuda:0, {...}")
+    parser.add_argument("--max-memory", metavar="0=24GiB,cpu=64GiB", default="")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.set_defaults(run=_explain)
 
@@ -320,29 +322,48 @@ def _load(checkpoint: str, model: str, dtype: str) -> Load:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from conformance.case import Case
+    from conformance.explain import BadBudget, explain, named, parse_budgets, planned
     from conformance.report.plain import plain_lines
-    from reference_loader import plan
+    from conformance.report.plan import show
+
+    try:
+        budgets = parse_budgets(options.max_memory) if options.max_memory else {}
+    except BadBudget as error:
+        raise _UsageError(f"--max-memory: {error}") from error
+    decided = planned(options.checkpoint, **_load_options(options, budgets))
+    explained = explain(decided, named(budgets))
+    if options.format == "json":
+        print(json.dumps({**decided.to_dict(), **explained.to_dict()}, indent=2))
+    else:
+        print(plain_lines(str(decided)))
+        show(explained)
+    return 0
+
+
+def _load_options(options: argparse.Namespace, budgets: dict[Any, int]) -> dict[str, Any]:
+    """The options of `from_pretrained`; with budgets and no map, all goes to the first of them."""
+    from conformance.case import Case
 
     try:
         model_class = Case("", (), model=options.model or "").model_class()
     except (ImportError, AttributeError, ValueError) as error:
         raise _UsageError(f"--model {options.model}: {error}") from error
-    decided = plan(
-        options.checkpoint,
-        model_class=model_class,
-        dtype=options.dtype,
-        revision=options.revision,
-        subfolder=options.subfolder,
-        variant=options.variant,
-        ignore_mismatched_sizes=options.ignore_mismatched_sizes,
-    )
-    print(
-        json.dumps(decided.to_dict(), indent=2)
-        if options.format == "json"
-        else plain_lines(str(decided))
-    )
-    return 0
+    device_map = options.device_map or next(iter(budgets), None)
+    if isinstance(device_map, str) and device_map.startswith("{"):
+        try:
+            device_map = json.loads(device_map)
+        except ValueError as error:
+            raise _UsageError(f"--device-map: {error}") from error
+    return {
+        "model_class": model_class,
+        "dtype": options.dtype,
+        "revision": options.revision,
+        "subfolder": options.subfolder,
+        "variant": options.variant,
+        "ignore_mismatched_sizes": options.ignore_mismatched_sizes,
+        "device_map": device_map,
+        "max_memory": budgets or None,
+    }
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -383,14 +404,20 @@ def _selftest(options: argparse.Namespace) -> int:
 def _fixture(options: argparse.Namespace) -> int:
     import shutil
 
+    from fixtures.llama2_7b import NAME, write_headers
     from fixtures.write import materialise
 
+    if options.folder.exists():
+        raise _UsageError(f"{options.folder} exists already")
+    if options.recipe == NAME and not options.fault:
+        options.folder.mkdir(parents=True)
+        write_headers(options.folder)
+        print(options.folder)
+        return 0
     try:
         written = materialise(options.recipe, options.fault)
     except ValueError as error:
         raise _UsageError(str(error)) from error
-    if options.folder.exists():
-        raise _UsageError(f"{options.folder} exists already")
     shutil.copytree(written, options.folder)
     print(options.folder)
     return 0

@@ -288,6 +288,7 @@ def make_plan(
         unlisted=inventory.unlisted,
         phantom=inventory.phantom,
         weights_only=options.weights_only,
+        shapes={name: skeleton.slots[name].shape for name in lacking},
     )
 
 
