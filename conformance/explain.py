@@ -16,6 +16,7 @@ import torch
 from conformance.headers import headers_of
 from reference_loader import plan
 from reference_loader.checkpoint import may_be_id
+from reference_loader.devices import place
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan
 from reference_loader.pump import CHUNK, LANES, SLOT
@@ -148,11 +149,12 @@ def parts_of(decided: LoadPlan) -> list[Part]:
         each.parameters += stored.nbytes // stored.dtype.itemsize
         each.on_disk += stored.nbytes
         each.in_memory += 0 if where == DISK else placement.nbytes
-    for dtype, shape, device in decided.initialised.values():
-        each = part(str(device), "", _short(dtype), "initialised")
+    for name, dtype in decided.fresh.items():
+        where, elements = str(place(name, decided.device_map)), math.prod(decided.shapes[name])
+        each = part(where, "", _short(dtype), "initialised")
         each.tensors += 1
-        each.parameters += math.prod(shape)
-        each.in_memory += math.prod(shape) * dtype.itemsize * (str(device) != DISK)
+        each.parameters += elements
+        each.in_memory += 0 if where == DISK else elements * dtype.itemsize
     return sorted(found.values(), key=lambda each: -each.parameters)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from reference_loader.devices import place
 from reference_loader.tensors import StoredTensor
 
 
@@ -98,14 +97,6 @@ class LoadPlan:
     phantom: frozenset[str] = frozenset()
     weights_only: bool = True
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def initialised(self) -> dict[str, tuple[torch.dtype, tuple[int, ...], Any]]:
-        """Dtype, shape and place of the parameters of `fresh`."""
-        return {
-            name: (dtype, self.shapes[name], place(name, self.device_map))
-            for name, dtype in self.fresh.items()
-        }
 
     @property
     def disagreements(self) -> dict[str, list[str]]:

@@ -22,8 +22,9 @@ PACKAGES = ("reference_loader", "conformance", "fixtures")
 
 MEDIAN_LENGTH = 15
 LONGEST_FUNCTION = 45
-# The house plan aims at about 1,500; the Hub and placement took it past that.
-REFERENCE_LINES = 2000
+# The house plan aims at about 1,500; the Hub, placement, and a pump in bounded memory, to GPUs too,
+# took it past that.
+REFERENCE_LINES = 2150
 
 NO_TORCH = ("compare", "records", "deviations", "changes")
 IN_THE_TARGET = ("observe", "probe")

@@ -102,6 +102,8 @@ def _measured(bound: Bound, series: Series) -> float | None:
             return row.memory.peaks["total"] / series.result
         case "limit":
             return series.share(bound.of)
+        case "predicted":
+            return abs(series.predicted / row.memory.peaks["total"] - 1)
         case clock:
             return series.ratio(bound.of, clock)
 

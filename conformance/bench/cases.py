@@ -75,9 +75,9 @@ class Bound:
         what: in words.
         case: the case's id.
         of: the contender that is held.
-        clock: see `Case`; "whole", "peak" and "limit" besides.
+        clock: see `Case`; "whole", "peak", "limit" and "predicted" besides.
         most: the largest ratio to stock as it comes; for "peak", to the result; for "limit", the
-            smallest share of the limit.
+            smallest share of the limit; for "predicted", how far the prediction may be off.
     """
 
     what: str
@@ -98,4 +98,8 @@ BOUNDS = (
     Bound("bfloat16 to float32, share of the limit", "widen", "limit", 0.85),
     Bound("float32 to bfloat16, share of the limit", "narrow", "limit", 0.85),
     Bound("10,000 small tensors", "small", "again", 0.30),
+    *(
+        Bound(f"{case}: predicted peak is off by", case, "predicted", 0.10)
+        for case in ("same", "widen", "narrow", "cold")
+    ),
 )

@@ -137,12 +137,13 @@ def digest(model: Any) -> str:
     """One digest of all names and tensors that a checkpoint can hold."""
     import hashlib
 
-    from conformance.fingerprint import fingerprint
+    from conformance.fingerprint import fingerprints
 
-    state = sorted(model.state_dict().items())
+    state = dict(sorted(model.state_dict().items()))
+    digests = fingerprints(state)
     text = "\n".join(
-        f"{name} {tensor.dtype} {list(tensor.shape)} {fingerprint(tensor)}"
-        for name, tensor in state
+        f"{name} {tensor.dtype} {list(tensor.shape)} {digests[name]}"
+        for name, tensor in state.items()
     )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

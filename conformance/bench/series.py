@@ -62,6 +62,7 @@ class Series:
     Attributes:
         case: see `cases.Case`.
         stored, result: bytes of the weights in the files and in the model.
+        predicted: bytes of the host at the peak, as `conformance explain` says before the load.
         rows: contender to row.
         limit: seconds of the bare work, one number a round; empty where a load has none.
     """
@@ -69,6 +70,7 @@ class Series:
     case: Case
     stored: int
     result: int
+    predicted: int
     rows: dict[str, Row] = field(default_factory=dict)
     limit: list[float] = field(default_factory=list)
 
@@ -116,7 +118,7 @@ def take(
     folder = written(case.weights)
     task = Task(str(folder), case.dtype, case.model, case.device)
     stored = size_of(folder)
-    series = Series(case, stored, _result(case, stored))
+    series = Series(case, stored, _result(case, stored), _predicted(task))
     for contender in contenders:
         series.rows[contender.name] = Row(contender.name, lacks=contender.lacks(task))
     for number in range(rounds + 1):
@@ -127,6 +129,12 @@ def take(
         if number < rounds and (asked := _probe(series, folder)) is not None:
             series.limit.append(float(_process("limits", limits.order(asked), {})))
     return series
+
+
+def _predicted(task: Task) -> int:
+    from conformance.explain import explain, planned
+
+    return explain(planned(task.folder, model_class=task.model_class(), **task.placed())).peaks.host
 
 
 def _result(case: Case, stored: int) -> int:
