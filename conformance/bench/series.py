@@ -16,7 +16,7 @@ from typing import Any
 from conformance.bench import limits
 from conformance.bench.cases import Case
 from conformance.bench.checkpoints import size_of, written
-from conformance.bench.contenders import CONTENDERS, STOCK, Contender, Task
+from conformance.bench.contenders import STOCK, Contender, Task
 from conformance.bench.limits import Probe
 from conformance.bench.sample import Order, Sample
 
@@ -119,13 +119,14 @@ def take(
     task = Task(str(folder), case.dtype, case.model, case.device)
     stored = size_of(folder)
     series = Series(case, stored, _result(case, stored), _predicted(task))
-    for contender in contenders:
-        series.rows[contender.name] = Row(contender.name, lacks=contender.lacks(task))
+    there = {contender.name: contender for contender in contenders}
+    series.rows = {name: Row(name, lacks=each.lacks(task)) for name, each in there.items()}
     for number in range(rounds + 1):
         step(f"{case.id} {number}/{rounds}")
         for row in series.rows.values():
             if not row.lacks:
-                _sample(series, row, task, sampled=number == rounds)
+                environment = there[row.contender].environment
+                _sample(series, row, task, environment, sampled=number == rounds)
         if number < rounds and (asked := _probe(series, folder)) is not None:
             series.limit.append(float(_process("limits", limits.order(asked), {})))
     return series
@@ -143,7 +144,9 @@ def _result(case: Case, stored: int) -> int:
     return stored * WIDTH[case.dtype] // WIDTH[case.weights.dtype]
 
 
-def _sample(series: Series, row: Row, task: Task, sampled: bool) -> None:
+def _sample(
+    series: Series, row: Row, task: Task, environment: Mapping[str, str], sampled: bool
+) -> None:
     case = series.case
     order = Order(
         contender=row.contender,
@@ -154,9 +157,8 @@ def _sample(series: Series, row: Row, task: Task, sampled: bool) -> None:
         expected=round(1.2 * (series.result + (series.stored if case.dtype != "auto" else 0))),
         started=time.monotonic(),
     )
-    contender = next(each for each in CONTENDERS if each.name == row.contender)
     try:
-        found = Sample(**_process("sample", json.dumps(asdict(order)), contender.environment))
+        found = Sample(**_process("sample", json.dumps(asdict(order)), environment))
     except NotMeasured as error:
         row.lacks, row.samples = str(error), []
         return
