@@ -84,6 +84,7 @@ def _parser() -> _Parser:
     verify.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="if it moved")
     verify.set_defaults(run=_verify)
     _add_explain(commands.add_parser("explain", help="the plan of a load; no weight is read"))
+    _add_bench(commands.add_parser("bench", help="speed and memory of loading, against stock"))
     spec = commands.add_parser("spec", help="show the clauses")
     spec.add_argument("clause", nargs="?", metavar="ID")
     spec.add_argument("--format", choices=("text", "markdown"), default="text")
@@ -148,11 +149,21 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subfolder", default="")
     parser.add_argument("--variant")
     parser.add_argument("--ignore-mismatched-sizes", action="store_true")
+    parser.add_argument("--device-map", metavar="WORD|DEVICE|JSON", help="auto, cuda:0, {...}")
+    parser.add_argument("--max-memory", metavar="0=24GiB,cpu=64GiB", default="")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument(
         "--check", action="store_true", help="all that is wrong with the folder; weights are read"
     )
     parser.set_defaults(run=_explain)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--case", action="append", default=[], metavar="GLOB")
+    parser.add_argument("--contender", action="append", default=[], metavar="GLOB")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="processes each")
+    parser.add_argument("--out", type=Path, metavar="DIR")
+    parser.set_defaults(run=_bench)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -317,31 +328,62 @@ def _load(checkpoint: str, model: str, dtype: str) -> Load:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from conformance.case import Case
+    from conformance.explain import BadBudget, explain, named, parse_budgets, planned
     from conformance.report.plain import plain_lines
-    from reference_loader import plan
+    from conformance.report.plan import show
+
+    try:
+        budgets = parse_budgets(options.max_memory) if options.max_memory else {}
+    except BadBudget as error:
+        raise _UsageError(f"--max-memory: {error}") from error
+    asked = _load_options(options, budgets)
+    if options.check:
+        return _examine(options, asked["model_class"])
+    decided = planned(options.checkpoint, **asked)
+    explained = explain(decided, named(budgets))
+    if options.format == "json":
+        print(json.dumps({**decided.to_dict(), **explained.to_dict()}, indent=2))
+    else:
+        print(plain_lines(str(decided)))
+        show(explained)
+    return 0
+
+
+def _load_options(options: argparse.Namespace, budgets: dict[Any, int]) -> dict[str, Any]:
+    """The options of `from_pretrained`; with budgets and no map, all goes to the first of them."""
+    from conformance.case import Case
 
     try:
         model_class = Case("", (), model=options.model or "").model_class()
     except (ImportError, AttributeError, ValueError) as error:
         raise _UsageError(f"--model {options.model}: {error}") from error
-    if options.check:
-        return _examine(options, model_class)
-    decided = plan(
-        options.checkpoint,
-        model_class=model_class,
-        dtype=options.dtype,
-        revision=options.revision,
-        subfolder=options.subfolder,
-        variant=options.variant,
-        ignore_mismatched_sizes=options.ignore_mismatched_sizes,
-    )
-    print(
-        json.dumps(decided.to_dict(), indent=2)
-        if options.format == "json"
-        else plain_lines(str(decided))
-    )
-    return 0
+    device_map = options.device_map or next(iter(budgets), None)
+    if isinstance(device_map, str) and device_map.startswith("{"):
+        try:
+            device_map = json.loads(device_map)
+        except ValueError as error:
+            raise _UsageError(f"--device-map: {error}") from error
+    return {
+        "model_class": model_class,
+        "dtype": options.dtype,
+        "revision": options.revision,
+        "subfolder": options.subfolder,
+        "variant": options.variant,
+        "ignore_mismatched_sizes": options.ignore_mismatched_sizes,
+        "device_map": device_map,
+        "max_memory": budgets or None,
+    }
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from conformance.bench.bench import NothingToMeasure, bench
+
+    if options.rounds < 1:
+        raise _UsageError("--rounds: at least 1")
+    try:
+        return bench(options.case, options.contender, options.rounds, options.out)
+    except NothingToMeasure as error:
+        raise _UsageError(str(error)) from error
 
 
 def _examine(options: argparse.Namespace, model_class: type | None) -> int:
@@ -386,14 +428,20 @@ def _selftest(options: argparse.Namespace) -> int:
 def _fixture(options: argparse.Namespace) -> int:
     import shutil
 
+    from fixtures.llama2_7b import NAME, write_headers
     from fixtures.write import materialise
 
+    if options.folder.exists():
+        raise _UsageError(f"{options.folder} exists already")
+    if options.recipe == NAME and not options.fault:
+        options.folder.mkdir(parents=True)
+        write_headers(options.folder)
+        print(options.folder)
+        return 0
     try:
         written = materialise(options.recipe, options.fault)
     except ValueError as error:
         raise _UsageError(str(error)) from error
-    if options.folder.exists():
-        raise _UsageError(f"{options.folder} exists already")
     shutil.copytree(written, options.folder)
     print(options.folder)
     return 0

@@ -44,7 +44,7 @@ from conformance.case import (
     StoredStateDict,
     Torch,
 )
-from conformance.fingerprint import fingerprint
+from conformance.fingerprint import fingerprints
 from conformance.hub_world import commit_id, sourced
 from conformance.loaders import Loader
 from conformance.outputs import observe_outputs
@@ -167,7 +167,9 @@ def observe_tensors(model: nn.Module) -> dict[str, dict[str, Any]]:
     stores: dict[tuple[bool, int], str] = {}
     persistent = set(model.state_dict(keep_vars=True))
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, tensor in (parameters | dict(model.named_buffers(remove_duplicate=False))).items():
+    tensors = parameters | dict(model.named_buffers(remove_duplicate=False))
+    digests = fingerprints(tensors)
+    for name, tensor in tensors.items():
         # What is on disk has no memory; there one parameter is one storage.
         pointer = id(tensor) if tensor.is_meta else tensor.untyped_storage().data_ptr()
         # What has no elements shares none, wherever it points to.
@@ -182,7 +184,7 @@ def observe_tensors(model: nn.Module) -> dict[str, dict[str, Any]]:
             "device": str(tensor.device),
             "requires_grad": tensor.requires_grad,
             "storage": stores.setdefault((tensor.is_meta, pointer), name) if shared else name,
-            "fingerprint": fingerprint(tensor),
+            "fingerprint": digests[name],
         }
     return facts
 

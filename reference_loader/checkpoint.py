@@ -53,7 +53,7 @@ def open_folder(
         return folder
     if is_file(Path(source)):
         return Path(source).parent
-    if options is not None and _may_be_id(source):
+    if options is not None and may_be_id(source):
         from reference_loader.hub import fetch
 
         return fetch(str(source), options) / subfolder
@@ -67,14 +67,14 @@ def open_config(options: Options) -> Any:
         LoadError: see `hub.fetch_config`.
     """
     given = options.config
-    if not isinstance(given, (str, PathLike)) or not _may_be_id(given):
+    if not isinstance(given, (str, PathLike)) or not may_be_id(given):
         return given
     from reference_loader.hub import fetch_config
 
     return fetch_config(str(given), options)
 
 
-def _may_be_id(source: str | PathLike[str]) -> bool:
+def may_be_id(source: str | PathLike[str]) -> bool:
     """Whether the source is `name` or `owner/name`, and nothing on this machine."""
     text = str(source)
     local = Path(source).is_absolute() or Path(source).exists() or text.startswith((".", "~"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,16 +61,19 @@ def take_inventory(checkpoint: Checkpoint, options: Options | None = None) -> In
     )
 
 
-def auto_order(inventory: Inventory) -> list[StoredTensor]:
+def auto_order(inventory: Inventory) -> Iterator[StoredTensor]:
     """The order in which dtype="auto" looks at stored tensors (DTY-2): by file.
 
-    Within a file as stored; of safetensors by key, as their library gives them.
+    Within a file as stored; of safetensors by key, as their library gives them. Sorted only when
+    the first is asked for.
     """
+    tensors = inventory.stored.values()
+    order = {file: place for place, file in enumerate(sorted({t.file for t in tensors}))}
 
-    def place(tensor: StoredTensor) -> tuple[Path, str]:
-        return tensor.file, tensor.key if tensor.file.suffix == ".safetensors" else ""
+    def place(tensor: StoredTensor) -> tuple[int, str]:
+        return order[tensor.file], tensor.key if tensor.file.suffix == ".safetensors" else ""
 
-    return sorted(inventory.stored.values(), key=place)
+    yield from sorted(tensors, key=place)
 
 
 def _listed_copy(copies: list[StoredTensor], shard: Path | None) -> StoredTensor:
@@ -230,13 +233,11 @@ def decide_fresh(
     slots: Mapping[str, Slot], lacking: Collection[str], ties: Ties, kept: Collection[str]
 ) -> dict[str, torch.dtype]:
     """The parameters to initialise and their dtypes: one for each tie, none that a tie provides."""
-    followers = {name for group in ties.groups for name in group[1:]}
+    provided = {name for group in ties.groups for name in group[1:]} | ties.provided
     return {
         name: tensor_dtype(name, slots[name].dtype, kept)
         for name in slots
-        if name in lacking
-        and slots[name].kind == "parameter"
-        and name not in followers | ties.provided
+        if name in lacking and slots[name].kind == "parameter" and name not in provided
     }
 
 
@@ -287,6 +288,7 @@ def make_plan(
         unlisted=inventory.unlisted,
         phantom=inventory.phantom,
         weights_only=options.weights_only,
+        shapes={name: skeleton.slots[name].shape for name in lacking},
     )
 
 

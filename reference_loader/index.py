@@ -65,7 +65,11 @@ def parse_index(path: Path) -> ShardIndex:
     content = _parse(path)
     metadata = _table(path, content, "metadata")
     weight_map = _table(path, content, "weight_map")
-    shard_of = {key: _shard(path, key, name) for key, name in weight_map.items()}
+    shards: dict[str, Path] = {}
+    for key, name in weight_map.items():
+        if not isinstance(name, str) or name not in shards:
+            shards[name] = _shard(path, key, name)
+    shard_of = {key: shards[name] for key, name in weight_map.items()}
     return ShardIndex(path, shard_of, _total_size(metadata))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -49,7 +50,11 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
         LoadError: see `reference_loader.errors`; each is also the builtin exception that stock
             documents.
     """
-    wanted = Options.of(options)
+    with _collected_later():
+        return _load(source, model_args, Options.of(options))
+
+
+def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -> Any:
     prepared = _prepare(source, model_args, wanted)
     plan, skeleton, architecture = prepared.plan, prepared.skeleton, prepared.architecture
     if wanted.strict:
@@ -77,7 +82,23 @@ def plan(source: Source | None, *model_args: Any, **options: Any) -> LoadPlan:
     Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape and what
     `strict` objects to: a plan lists them.
     """
-    return _prepare(source, model_args, Options.of(options)).plan
+    with _collected_later():
+        return _prepare(source, model_args, Options.of(options)).plan
+
+
+@contextmanager
+def _collected_later() -> Iterator[None]:
+    """A load makes many objects that stay; looking for garbage among them again and again is vain.
+
+    In several threads the first to end is the one to switch the collection on again.
+    """
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()
 
 
 @contextmanager

@@ -31,8 +31,16 @@ def resolve(
         prefix: the attribute under which a head model keeps its base model; "" for none.
         renames: applied in turn, before the prefix is added or taken away.
     """
-    renames = [*renames, *map(_legacy, LEGACY)]
-    return {key: _resolve(key, model_keys, prefix, renames) for key in keys}
+    registered = list(renames)
+    changing = [*registered, *map(_legacy, LEGACY)]
+
+    def is_own(key: str) -> bool:
+        """As nearly every key is: found in a table, and no rename has a say."""
+        return key in model_keys and not registered and not any(old in key for old in LEGACY)
+
+    return {
+        key: key if is_own(key) else _resolve(key, model_keys, prefix, changing) for key in keys
+    }
 
 
 def mapping_renames(key_mapping: Mapping[str, str] | None) -> list[Rename]:

@@ -64,6 +64,7 @@ class LoadPlan:
         missing: model keys that the checkpoint does not hold and no tie provides (INF-2).
         fresh: parameters that are initialised, with their dtype: missing ones, and mismatched
             ones when those are tolerated (MIS-1, MIS-5).
+        shapes: of these parameters.
         unexpected: checkpoint keys, renamed, that the model has no place for (INF-3).
         ignored: such keys that nobody needs to hear of (MAP-5).
         mismatched: stored tensors of a wrong shape (INF-5).
@@ -96,6 +97,7 @@ class LoadPlan:
     unlisted: frozenset[str] = frozenset()
     phantom: frozenset[str] = frozenset()
     weights_only: bool = True
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def disagreements(self) -> dict[str, list[str]]:

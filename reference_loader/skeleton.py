@@ -16,11 +16,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-# transformers 5 initialises no tensor that carries this mark; earlier releases do not look for it.
+# transformers initialises no module that carries this mark, and from release 5 no tensor either.
 NEEDS_NO_VALUES = "_is_hf_initialized"
 
 # The name, and the kind, of what `set_extra_state` takes: any tensor, as it is stored (MAP-9).
@@ -125,23 +128,34 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
     stand_in: MutableMapping[nn.Parameter, nn.Parameter] = WeakIdKeyDictionary()
     thread = threading.get_ident()
 
-    def to_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
+    def to_meta(owner: nn.Module, _: str, parameter: nn.Parameter) -> nn.Parameter | None:
         if threading.get_ident() != thread or id(parameter) in order:
             return None
         found = stand_in.get(parameter)
         if found is None:
             position = len(registered)
             found = parameter if position in real else on_meta(parameter)
+            if found is not parameter and not owner._buffers:
+                # There is no memory to initialise, and each question whether there is takes time.
+                owner.__dict__[NEEDS_NO_VALUES] = True
             registered.append(found)
             order[id(found)] = position
             stand_in[parameter] = found
         return found
 
-    hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
+    def with_buffer(owner: nn.Module, _: str, __: torch.Tensor) -> None:
+        if threading.get_ident() == thread:
+            owner.__dict__.pop(NEEDS_NO_VALUES, None)
+
+    hooks = (
+        register_module_parameter_registration_hook(to_meta),  # type: ignore[arg-type]
+        register_module_buffer_registration_hook(with_buffer),
+    )
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def on_meta(parameter: nn.Parameter) -> nn.Parameter:
@@ -161,7 +175,11 @@ def like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
 def put(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Give the slot `name` its tensor; a parameter stays a parameter, a buffer a buffer."""
     path, _, leaf = name.rpartition(".")
-    owner: nn.Module = attrgetter(path)(model) if path else model
+    put_into(attrgetter(path)(model) if path else model, leaf, tensor)
+
+
+def put_into(owner: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
+    """The same for a slot whose module is known already."""
     if leaf == EXTRA_STATE:
         owner.set_extra_state(tensor)
     elif leaf in owner._buffers:

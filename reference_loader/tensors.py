@@ -85,7 +85,13 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self._header = read_header(path)
         size = path.stat().st_size
+        self.path = path
         self._storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
+
+    def offset(self, tensor: torch.Tensor) -> int | None:
+        """Where in the file the memory of a tensor begins; None for memory of its own."""
+        offset = tensor.data_ptr() - self._storage.data_ptr()
+        return offset if 0 <= offset < self._storage.nbytes() else None
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
         """The tensor, unread: its pages come from the disk when they are touched.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from transformers import (
 
 import reference_loader
 from fixtures.edit import read_weights
+from reference_loader import LoadError, from_pretrained, plan
 from reference_loader.errors import BadOptions
 from reference_loader.llama import Llama
 
@@ -313,3 +315,18 @@ def test_a_config_that_is_none_is_refused(checkpoint: Any, model_class: Any, con
         reference_loader.from_pretrained(
             checkpoint("llama-f32"), model_class=model_class, config=config
         )
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["on", "off"])
+def test_the_garbage_collection_is_as_it_was(checkpoint: Any, tmp_path: Path, wanted: bool) -> None:
+    """STA-1: after a load, and after one that failed."""
+    before = gc.isenabled()
+    (gc.enable if wanted else gc.disable)()
+    try:
+        from_pretrained(checkpoint("llama-f32"))
+        plan(checkpoint("llama-f32"))
+        with pytest.raises(LoadError):
+            from_pretrained(tmp_path)
+        assert gc.isenabled() == wanted
+    finally:
+        (gc.enable if before else gc.disable)()

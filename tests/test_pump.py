@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import torch
 
 from fixtures.edit import read_weights
 from fixtures.files import SAFETENSORS_DTYPES, write_safetensors
-from reference_loader import from_pretrained, plan
+from reference_loader import LoadError, from_pretrained, plan
 from reference_loader.llama import Llama
+from reference_loader.pump import CHUNK, SLOT, Copy, Lane, carry_out, share_out
+from reference_loader.tensors import MappedFile, read_header
 
 MIB = 2**20
 REAL = [dtype for dtype in SAFETENSORS_DTYPES if not dtype.is_complex]
@@ -133,3 +138,120 @@ def test_every_stored_dtype_can_be_cast_to_float(own: Any, dtype: torch.dtype) -
     write_safetensors(folder / "model.safetensors", tensors)
     loaded = from_pretrained(folder).model.norm.weight
     assert (loaded.dtype, loaded.tolist()) == (torch.float32, [1.0] * 32)
+
+
+# Copies, their pieces, and who carries them.
+
+
+class Whole:
+    """A file of tensors in a row, mapped, and what it holds."""
+
+    def __init__(self, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+        self.path = folder / "weights.safetensors"
+        write_safetensors(self.path, tensors)
+        self.file = MappedFile(self.path)
+        self.views = {key: self.file.view(t) for key, t in read_header(self.path).items()}
+
+
+def on_cores(copies: list[Copy]) -> None:
+    carry_out(copies)
+
+
+def through_slots(copies: list[Copy]) -> None:
+    """As to a GPU, with plain memory in its place."""
+    lanes = [Lane(torch.device("cpu")) for _ in range(3)]
+    share_out(copies, SLOT, [lane.carry for lane in lanes])
+    for lane in lanes:
+        lane.finish()
+
+
+WAYS = pytest.mark.parametrize("way", [on_cores, through_slots])
+
+
+@WAYS
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+def test_a_large_cast_is_that_of_torch(tmp_path: Path, way: Any, dtype: torch.dtype) -> None:
+    """DTY-7: in pieces, by several threads, from a place in the file that no page begins at."""
+    elements = (CHUNK * 5 // 2) // dtype.itemsize + 3
+    stored = torch.randint(0, 2, (elements,)).to(dtype)
+    if dtype.is_floating_point and dtype.itemsize > 1:
+        stored = torch.randn(elements, dtype=torch.float64).mul(1e3).to(dtype)
+    whole = Whole(tmp_path, {"before": torch.ones(7, dtype=torch.uint8), "large": stored})
+    for wanted in (torch.float32, torch.bfloat16):
+        destination = torch.full((elements,), torch.nan, dtype=wanted)
+        way([Copy(whole.views["large"], destination, whole.file)])
+        assert torch.equal(destination, stored.to(wanted))
+
+
+@WAYS
+def test_several_tensors_become_one_without_a_copy_between(tmp_path: Path, way: Any) -> None:
+    """Experts in their slices of a merged parameter, along either dimension, whatever the dtype."""
+    experts = {f"expert.{n}": torch.randn(700, 900) for n in range(4)}
+    whole = Whole(tmp_path, experts)
+    stacked = torch.empty(4, 700, 900, dtype=torch.bfloat16)
+    beside = torch.empty(700, 3600)
+    for destinations in (stacked, beside.split(900, dim=1)):
+        parts = zip(whole.views.values(), destinations, strict=True)
+        way([Copy(source, part, whole.file) for source, part in parts])
+    values = list(experts.values())
+    assert torch.equal(stacked, torch.stack(values).to(torch.bfloat16))
+    assert torch.equal(beside, torch.cat(values, dim=1))
+
+
+@WAYS
+def test_memory_that_is_no_files_stays_as_it_is(tmp_path: Path, way: Any) -> None:
+    """Only a file can give its pages back; a state dict's are the caller's."""
+    held = torch.randn(CHUNK)
+    kept, destination = held.clone(), torch.empty(CHUNK, dtype=torch.float16)
+    way([Copy(held, destination, None)])
+    whole = Whole(tmp_path, {"other": torch.ones(CHUNK)})
+    way([Copy(held, destination, whole.file)])  # not in that file either
+    assert torch.equal(held, kept)
+    assert torch.equal(destination, kept.to(torch.float16))
+
+
+def test_a_state_dict_is_as_it_was_after_a_cast(own: Any) -> None:
+    """STA, and the pages above: large tensors of the caller's own memory."""
+    folder = own("llama-f32", vocab_size=40_000)
+    config = json.loads((folder / "config.json").read_text())
+    state = Llama.from_config(config).state_dict()
+    before = {key: tensor.clone() for key, tensor in state.items()}
+    model = from_pretrained(
+        None, state_dict=state, config=config, model_class=Llama, dtype="bfloat16"
+    )
+    assert state[EMBEDDING].nbytes > CHUNK
+    assert all(torch.equal(state[key], before[key]) for key in state)
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[key], before[key].bfloat16()) for key in state)
+
+
+def test_pieces_are_small_and_whole(tmp_path: Path) -> None:
+    source = torch.arange(12_000, dtype=torch.int16).view(3, 4000)
+    flat = Copy(source, torch.empty(3, 4000), None)
+    rows = Copy(source, torch.empty(3, 8000)[:, :4000], None)
+    for copy in (flat, rows):
+        pieces = list(copy.pieces(3000))
+        assert max(piece.source.nbytes for piece in pieces) <= 3000
+        assert torch.equal(torch.cat([p.source.reshape(-1) for p in pieces]), source.view(-1))
+        for piece in pieces:
+            piece.destination.copy_(piece.source)
+        assert torch.equal(copy.destination, source.float())
+
+
+def test_no_thread_and_no_setting_outlives_a_cast(sparse: Path) -> None:
+    """STA: threads, their number in torch, in whatever mode the caller is."""
+    threads, cores = threading.active_count(), torch.get_num_threads()
+    with torch.inference_mode():
+        model = from_pretrained(sparse, model_class=Llama, dtype="bfloat16")
+    assert model.model.embed_tokens.weight.is_inference()
+    assert threading.active_count() == threads
+    assert torch.get_num_threads() == cores
+
+
+def test_what_fails_in_a_thread_fails_the_load(tmp_path: Path) -> None:
+    whole = Whole(tmp_path, {"large": torch.zeros(3 * CHUNK)})
+    with pytest.raises(RuntimeError, match="size"):
+        carry_out([Copy(whole.views["large"], torch.empty(5), whole.file)])
+    os.truncate(whole.path, 1000)
+    with pytest.raises(LoadError, match=r"weights\.safetensors became shorter"):
+        through_slots([Copy(whole.views["large"], torch.empty(3 * CHUNK), whole.file)])

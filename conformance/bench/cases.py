@@ -1,0 +1,105 @@
+"""What is measured: which checkpoint is loaded how, and what the reference must hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conformance.bench.checkpoints import Weights, llama, many_small
+
+LLAMA = "transformers:LlamaForCausalLM"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of load.
+
+    Attributes:
+        id: what `--case` names.
+        title: what is loaded, in words.
+        weights: what the checkpoint holds.
+        dtype: as for `from_pretrained`.
+        model: the class, `MODULE:ATTR`.
+        clock: `first`, `again` or `touched`: the seconds that are compared, see `Sample`.
+        again: how often the process loads once more.
+        cold: whether the page cache forgets the files first.
+        device: "cpu" or "cuda".
+    """
+
+    id: str
+    title: str
+    weights: Weights
+    dtype: str = "auto"
+    model: str = LLAMA
+    clock: str = "first"
+    again: int = 0
+    cold: bool = False
+    device: str = "cpu"
+
+
+CASES = (
+    Case("tiny", "tiny Llama, one more load", Weights("llama-f32"), clock="again", again=40),
+    Case("same", "dense 1 GB, same dtype", llama(16, "bfloat16"), clock="again", again=5),
+    Case("widen", "dense 1 GB, bfloat16 to float32", llama(16, "bfloat16"), "float32"),
+    Case("narrow", "dense 1 GB, float32 to bfloat16", llama(6, "float32"), "bfloat16"),
+    Case(
+        "small",
+        "10,000 small tensors",
+        many_small(5000),
+        model="conformance.bench.many_small:ManySmall",
+        clock="again",
+        again=3,
+    ),
+    Case(
+        "cold",
+        "dense 1 GB, same dtype, page cache cold, all pages touched",
+        llama(16, "bfloat16"),
+        clock="touched",
+        cold=True,
+    ),
+    Case("cuda-same", "1 GB to a GPU, same dtype", llama(16, "bfloat16"), device="cuda"),
+    Case(
+        "cuda-widen",
+        "1 GB to a GPU, bfloat16 to float32",
+        llama(16, "bfloat16"),
+        "float32",
+        device="cuda",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What the reference must hold in a case.
+
+    Attributes:
+        what: in words.
+        case: the case's id.
+        of: the contender that is held.
+        clock: see `Case`; "whole", "peak", "limit" and "predicted" besides.
+        most: the largest ratio to stock as it comes; for "peak", to the result; for "limit", the
+            smallest share of the limit; for "predicted", how far the prediction may be off.
+    """
+
+    what: str
+    case: str
+    clock: str
+    most: float
+    of: str = "reference"
+
+
+BOUNDS = (
+    Bound("tiny model, one more load", "tiny", "again", 0.60),
+    Bound("same dtype, one more load", "same", "again", 0.35),
+    Bound("same dtype, whole process, own Llama", "same", "whole", 0.40, "reference, own Llama"),
+    Bound("bfloat16 to float32", "widen", "first", 0.75),
+    Bound("float32 to bfloat16", "narrow", "first", 0.75),
+    Bound("bfloat16 to float32, peak to result", "widen", "peak", 1.10),
+    Bound("float32 to bfloat16, peak to result", "narrow", "peak", 1.10),
+    Bound("bfloat16 to float32, share of the limit", "widen", "limit", 0.85),
+    Bound("float32 to bfloat16, share of the limit", "narrow", "limit", 0.85),
+    Bound("10,000 small tensors", "small", "again", 0.30),
+    *(
+        Bound(f"{case}: predicted peak is off by", case, "predicted", 0.10)
+        for case in ("same", "widen", "narrow", "cold")
+    ),
+)

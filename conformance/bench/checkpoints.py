@@ -1,0 +1,129 @@
+"""The checkpoints that are loaded for the clock: random weights, written once and kept."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fixtures.cache import cache_root
+from fixtures.files import byte_size, write_index, write_json, write_safetensors
+from fixtures.write import materialise
+
+# To be raised whenever a checkpoint of the same name would hold something else.
+WRITER_VERSION = 1
+
+SHARDS = 4
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is written: random values for the model that the config describes.
+
+    Without a config `name` is that of a recipe of the fixtures.
+    """
+
+    name: str
+    dtype: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def llama(layers: int, dtype: str) -> Weights:
+    """25 million parameters a layer, and 98 million in embedding and head."""
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": dtype,
+        "vocab_size": 32000,
+        "hidden_size": 1536,
+        "intermediate_size": 4096,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "tie_word_embeddings": False,
+    }
+    return Weights(f"llama-{layers}-{dtype}", dtype, config)
+
+
+def many_small(pairs: int) -> Weights:
+    """`pairs` linear layers, each with a weight of 64 elements and a bias of 8."""
+    config = {
+        "architectures": ["ManySmall"],
+        "model_type": "many-small",
+        "dtype": "float32",
+        "pairs": pairs,
+    }
+    return Weights(f"small-{pairs}", "float32", config)
+
+
+def written(weights: Weights) -> Path:
+    """The folder of the checkpoint; it is written if it is not there yet."""
+    if not weights.config:
+        return materialise(weights.name)
+    folder = cache_root() / "bench" / f"{weights.name}-{WRITER_VERSION}"
+    if not folder.is_dir():
+        partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+        partial.mkdir(parents=True)
+        _write(weights, partial)
+        partial.rename(folder)
+    return folder
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all weight files."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _write(weights: Weights, folder: Path) -> None:
+    write_json(folder / "config.json", dict(weights.config))
+    shapes, dtype = _shapes(weights.config), getattr(torch, weights.dtype)
+    shard_of, total = {}, 0
+    generator = torch.Generator().manual_seed(0)
+    for number, names in enumerate(_shards(shapes), start=1):
+        shard = f"model-{number:05}-of-{SHARDS:05}.safetensors"
+        tensors = {
+            name: (torch.randn(shapes[name], generator=generator) / 50).to(dtype) for name in names
+        }
+        write_safetensors(folder / shard, tensors)
+        shard_of.update(dict.fromkeys(names, shard))
+        total += sum(map(byte_size, tensors.values()))
+    write_index(folder / "model.safetensors.index.json", shard_of, total)
+
+
+def _shapes(config: Mapping[str, Any]) -> Shapes:
+    """Names and shapes by our own classes, so that no release decides what is stored."""
+    if config["model_type"] == "llama":
+        from reference_loader.llama import Llama
+
+        with torch.device("meta"):
+            state = Llama.from_config(config).state_dict()
+        return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return {
+        f"layers.{number}.{leaf}": shape
+        for number in range(config["pairs"])
+        for leaf, shape in (("weight", (8, 8)), ("bias", (8,)))
+    }
+
+
+def _shards(shapes: Shapes) -> Iterator[list[str]]:
+    """Names in order, cut into `SHARDS` groups of about the same number of elements."""
+    whole = sum(torch.Size(shape).numel() for shape in shapes.values())
+    group: list[str] = []
+    done = number = 0
+    for name, shape in shapes.items():
+        group.append(name)
+        done += torch.Size(shape).numel()
+        if done * SHARDS >= whole * (number + 1):
+            yield group
+            group, number = [], number + 1

@@ -1,0 +1,184 @@
+"""Who loads: stock as it comes and at its best, the reference, and the peers that are installed.
+
+Each prepares, which is its imports, and returns what loads; both are on the clock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is loaded: as in `cases.Case`, with the checkpoint's folder."""
+
+    folder: str
+    dtype: str
+    model: str
+    device: str
+
+    def model_class(self) -> Any:
+        """The class itself; importing it is part of the task."""
+        module, _, name = self.model.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def placed(self) -> dict[str, Any]:
+        """The options that dtype and device are to `from_pretrained`."""
+        return {"dtype": self.dtype} | ({} if self.device == "cpu" else {"device_map": self.device})
+
+
+Load = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to load a checkpoint.
+
+    Attributes:
+        name: in tables, and what `--contender` names.
+        prepare: imports, and returns what loads.
+        environment: variables of its process.
+        needs: the package that must be installed.
+        model: the class it loads, where that is its own; then only checkpoints of that class.
+    """
+
+    name: str
+    prepare: Callable[[Task], Load]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    needs: str = ""
+    model: str = ""
+
+    def lacks(self, task: Task) -> str:
+        """Why the task is none for it; empty if it is one."""
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            return f"{self.needs} is not installed"
+        if self.model and task.model.rpartition(":")[2] != "LlamaForCausalLM":
+            return "loads Llama only"
+        return ""
+
+
+def _stock(task: Task, **more: Any) -> Load:
+    model_class = task.model_class()
+    return lambda: model_class.from_pretrained(task.folder, **task.placed(), **more)
+
+
+def _stock_without_mmap(task: Task) -> Load:
+    return _stock(task, disable_mmap=True)
+
+
+def _reference(task: Task) -> Load:
+    from reference_loader import from_pretrained
+
+    model_class = task.model_class()
+    return lambda: from_pretrained(task.folder, model_class=model_class, **task.placed())
+
+
+def _reference_llama(task: Task) -> Load:
+    from reference_loader import from_pretrained
+    from reference_loader.llama import Llama
+
+    return lambda: from_pretrained(task.folder, model_class=Llama, **task.placed())
+
+
+def _empty(model_class: Any, task: Task) -> Any:
+    """The model without memory, in the dtype asked for, as accelerate and DCP want it."""
+    import torch
+    from accelerate import init_empty_weights
+
+    config = model_class.config_class.from_pretrained(task.folder)
+    dtype = config.dtype if task.dtype == "auto" else getattr(torch, task.dtype)
+    with init_empty_weights():
+        return model_class._from_config(config, dtype=dtype).eval()
+
+
+def _accelerate(task: Task) -> Load:
+    from accelerate.utils import load_checkpoint_in_model
+
+    model_class = task.model_class()
+
+    def load() -> Any:
+        model = _empty(model_class, task)
+        load_checkpoint_in_model(model, task.folder, device_map={"": task.device})
+        return model
+
+    return load
+
+
+def _distributed(task: Task) -> Load:
+    """Torch's distributed checkpoint, in one process; buffers that no file holds stay unset."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load as load_state
+
+    model_class = task.model_class()
+
+    def load() -> Any:
+        model = _empty(model_class, task).to_empty(device=task.device)
+        reader = HuggingFaceStorageReader(task.folder, thread_count=os.cpu_count() or 1)
+        load_state(model.state_dict(), storage_reader=reader, no_dist=True)
+        return model
+
+    return load
+
+
+def _assigned(model: Any, tensors: Iterator[tuple[str, Any]]) -> Any:
+    """The model with the tensors as its parameters, each in the parameter's dtype."""
+    wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    state = {name: tensor.to(wanted[name]) for name, tensor in tensors}
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def _fastsafetensors(task: Task) -> Load:
+    from fastsafetensors import fastsafe_open
+
+    model_class = task.model_class()
+    files = sorted(map(str, Path(task.folder).glob("*.safetensors")))
+
+    def load() -> Any:
+        with fastsafe_open(filenames=files, nogds=True, device=task.device) as opened:
+            # Its buffers end with the block.
+            tensors = ((name, opened.get_tensor(name).clone()) for name in opened.keys())  # noqa: SIM118
+            return _assigned(_empty(model_class, task), tensors)
+
+    return load
+
+
+def _streamer(task: Task) -> Load:
+    from runai_model_streamer import SafetensorsStreamer
+
+    model_class = task.model_class()
+    files = sorted(map(str, Path(task.folder).glob("*.safetensors")))
+
+    def load() -> Any:
+        with SafetensorsStreamer() as streamer:
+            streamer.stream_files(files)
+            # It reuses its buffer.
+            tensors = ((n, t.clone().to(task.device)) for n, t in streamer.get_tensors())
+            return _assigned(_empty(model_class, task), tensors)
+
+    return load
+
+
+STOCK = "stock"
+
+CONTENDERS = (
+    Contender(STOCK, _stock),
+    Contender("stock, no threads", _stock, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
+    Contender("stock, no mmap", _stock_without_mmap),
+    Contender("reference", _reference),
+    Contender("reference, own Llama", _reference_llama, model="reference_loader.llama:Llama"),
+    Contender("accelerate", _accelerate, needs="accelerate"),
+    Contender("torch DCP", _distributed),
+    Contender("fastsafetensors", _fastsafetensors, needs="fastsafetensors"),
+    Contender("Run:ai streamer", _streamer, needs="runai_model_streamer"),
+)
+
+
+def by_name(name: str) -> Contender:
+    """The contender of that name."""
+    return next(each for each in CONTENDERS if each.name == name)

@@ -1,0 +1,115 @@
+"""What this machine could do at best, probed in a fresh process between the loads.
+
+`python -m conformance.bench.limits PROBE`, both sides JSON: the seconds of the bare work that a
+load cannot go without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conformance.bench import memory
+
+POPULATE_WRITE = 23  # madvise(2), since Linux 5.14
+CORES = os.cpu_count() or 1
+BLOCK = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a load must do at least.
+
+    Attributes:
+        folder: whose bytes are read, where `kind` needs them.
+        kind: "cast": populate the result and cast once; "read": get the files' bytes off the
+            disk; "device": bring them from pinned memory to the GPU.
+        stored, result: dtypes.
+        size: bytes of the weights as stored.
+    """
+
+    folder: str
+    kind: str
+    stored: str
+    result: str
+    size: int
+
+
+def probe(asked: Probe) -> float:
+    """Seconds of the bare work."""
+    kinds: dict[str, Callable[[Probe], float]] = {"cast": _cast, "read": _read, "device": _device}
+    return kinds[asked.kind](asked)
+
+
+def _cast(asked: Probe) -> float:
+    """Fault the result's pages in, on all cores; cast into them from memory, on all cores."""
+    source = torch.ones(asked.size, dtype=torch.uint8).view(getattr(torch, asked.stored))
+    dtype = getattr(torch, asked.result)
+    memory.warm(round(1.2 * source.numel() * dtype.itemsize))
+    started = time.perf_counter()
+    result = torch.empty(source.shape, dtype=dtype)
+    _populate(result)
+    result.copy_(source)
+    return time.perf_counter() - started
+
+
+def _populate(tensor: torch.Tensor) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    start = -(-tensor.data_ptr() // memory.PAGE) * memory.PAGE
+    share = tensor.nbytes // CORES // memory.PAGE * memory.PAGE
+
+    def populate(number: int) -> None:
+        where = ctypes.c_void_p(start + number * share)
+        if libc.madvise(where, ctypes.c_size_t(share), POPULATE_WRITE):
+            ctypes.memset(where, 0, share)
+
+    _on_all_cores(populate, range(CORES))
+
+
+def _read(asked: Probe) -> float:
+    files = sorted(Path(asked.folder).glob("*.safetensors"))
+    memory.forget(Path(asked.folder))
+    started = time.perf_counter()
+    _on_all_cores(_read_whole, files)
+    return time.perf_counter() - started
+
+
+def _read_whole(path: Path) -> None:
+    held = bytearray(BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(held):
+            pass
+
+
+def _device(asked: Probe) -> float:
+    source = torch.ones(asked.size, dtype=torch.uint8).pin_memory()
+    result = torch.empty(asked.size, dtype=torch.uint8, device="cuda")
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    result.copy_(source, non_blocking=True)
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _on_all_cores(work: Callable[[Any], None], items: Iterable[Any]) -> None:
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(work, items))
+
+
+def order(asked: Probe) -> str:
+    """The argument for a process of its own."""
+    return json.dumps(asdict(asked))
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe(Probe(**json.loads(sys.argv[1])))))

@@ -1,0 +1,92 @@
+"""The memory of this process, and of what it has on the GPU. Linux only: it is /proc that knows."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STATUS = Path("/proc/self/status")
+PAGE = 4096
+INTERVAL = 0.001  # seconds between two samples
+
+
+@dataclass
+class Peaks:
+    """The most that was held above what was held at first, in bytes.
+
+    `total` is the most of both together, which need not come at one time; the kernel's own count.
+    """
+
+    anonymous: int = 0
+    file: int = 0
+    total: int = 0
+
+
+def resident(*names: str) -> list[int]:
+    """Fields of /proc/self/status, such as `RssAnon`, in bytes."""
+    fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return [int(fields[name].split()[0]) * 1024 for name in names]
+
+
+@contextmanager
+def peaks(sampled: bool) -> Iterator[Peaks]:
+    """What the block takes; anonymous and file-backed apart only where a thread samples them."""
+    found = Peaks()
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's own peak starts anew
+    (before,) = resident("VmRSS")
+    stop = threading.Event()
+    thread = threading.Thread(target=_sample, args=(found, stop))
+    if sampled:
+        thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        if sampled:
+            thread.join()
+        found.total = resident("VmHWM")[0] - before
+
+
+def _sample(found: Peaks, stop: threading.Event) -> None:
+    anonymous, file = resident("RssAnon", "RssFile")
+    while not stop.wait(INTERVAL):
+        now = resident("RssAnon", "RssFile")
+        found.anonymous = max(found.anonymous, now[0] - anonymous)
+        found.file = max(found.file, now[1] - file)
+
+
+def warm(size: int) -> None:
+    """Touch `size` bytes and give them back.
+
+    A virtual machine's memory that its host has taken back is up to ten times slower to touch;
+    every contender starts with memory that is there.
+    """
+    with mmap.mmap(-1, max(size, mmap.PAGESIZE)) as held:
+        view = (ctypes.c_char * len(held)).from_buffer(held)
+        ctypes.memset(view, 1, len(held))
+        del view
+
+
+def forget(folder: Path) -> None:
+    """Have the page cache forget the files of a folder."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def on_gpu(torch: Any) -> dict[str, int]:
+    """What the GPU holds for this process, and the most it held, in bytes."""
+    free, whole = torch.cuda.mem_get_info()
+    return {
+        "allocated": torch.cuda.max_memory_allocated(),
+        "reserved": torch.cuda.max_memory_reserved(),
+        "taken": whole - free,
+    }

@@ -1,0 +1,171 @@
+"""`conformance explain`: what a plan comes to, before a weight is read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from conformance.cli import main
+from conformance.explain import (
+    BadBudget,
+    Explanation,
+    Part,
+    explain,
+    named,
+    parse_budgets,
+    planned,
+    size,
+)
+from fixtures.hub import Hub
+from fixtures.llama2_7b import NAME, write_headers
+from fixtures.write import materialise
+
+GIB = 2**30
+PARAMETERS = 6_738_415_616
+
+
+@pytest.fixture(scope="module")
+def seven_billion(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Llama-2-7B, its payload a hole."""
+    folder = tmp_path_factory.mktemp("7b")
+    write_headers(folder)
+    return str(folder)
+
+
+def of(source: str, budgets: str = "", **options: Any) -> Explanation:
+    given = parse_budgets(budgets) if budgets else {}
+    device_map = options.pop("device_map", next(iter(given), None))
+    decided = planned(source, device_map=device_map, max_memory=given or None, **options)
+    return explain(decided, named(given))
+
+
+def test_llama_2_7b_fits_a_24_gb_card_in_float16_and_not_in_float32(seven_billion: str) -> None:
+    """The example of the README."""
+    wide = of(seven_billion, "0=24GiB,cpu=64GiB", dtype="float32")
+    assert [fit.fits for fit in wide.fits] == [False, True]
+    assert wide.peaks.devices["cuda:0"] == pytest.approx(4 * PARAMETERS, rel=0.01)
+    assert wide.advice[0].startswith("--dtype bfloat16 or float16: 12.6 GiB")
+    assert "--device-map auto: the budgets together hold it" in wide.advice
+
+    narrow = of(seven_billion, "0=24GiB")
+    assert [fit.fits for fit in narrow.fits] == [True]
+    assert narrow.advice == ()
+    assert narrow.parts == (
+        Part("cuda:0", "float16", "float16", "copy", 291, PARAMETERS, *[2 * PARAMETERS] * 2),
+    )
+
+
+def test_seven_billion_are_explained_in_a_second(seven_billion: str) -> None:
+    """Headers only: there is nothing else in these files."""
+    planned(seven_billion, model_class=LlamaForCausalLM)  # imports
+    started = time.process_time()
+    of(seven_billion, model_class=LlamaForCausalLM)
+    assert time.process_time() - started < 1.0
+
+
+def test_what_fits_nowhere_is_for_the_disk(seven_billion: str) -> None:
+    told = of(seven_billion, "0=2GiB,cpu=4GiB", dtype="float16", device_map={"": 0}).advice
+    assert told == ("--device-map auto with an offload_folder: the rest stays on disk",)
+    told = of(seven_billion, "0=10GiB,cpu=10GiB", dtype="float32", device_map={"": 0}).advice
+    assert told == ("--dtype bfloat16 and --device-map auto: 12.6 GiB over all budgets",)
+
+
+def test_the_ways_of_a_load_are_told_apart(checkpoint: Callable[..., Path]) -> None:
+    """Views, casts, what is initialised, what stays on disk."""
+    source = str(checkpoint("llama-mixed-2", "missing-key"))
+    told = of(source, dtype="float16", device_map={"": "cpu", "lm_head": "disk"})
+    assert {part.action for part in told.parts} == {"view", "cast", "initialised", "disk"}
+    (lost,) = [part for part in told.parts if part.action == "initialised"]
+    assert (lost.tensors, lost.stored, lost.on_disk) == (1, "", 0)
+    (disk,) = [part for part in told.parts if part.action == "disk"]
+    assert disk.in_memory == 0 < disk.on_disk
+    views = sum(part.in_memory for part in told.parts if part.action == "view")
+    whole = sum(part.in_memory for part in told.parts)
+    assert told.peaks.anonymous == whole - views
+    assert told.peaks.file >= views
+
+
+def test_the_peak_is_that_of_the_load(own: Any, tmp_path: Path) -> None:
+    """Within a tenth, where the weights are large enough to say so."""
+    from conformance.bench import memory
+    from reference_loader import from_pretrained
+
+    folder = own("llama-f32", vocab_size=400_000, tie_word_embeddings=True)
+    for dtype in ("float32", "bfloat16"):
+        decided = planned(str(folder), dtype=dtype, ignore_mismatched_sizes=True)
+        predicted = explain(decided).peaks
+        with memory.peaks(sampled=False) as found:
+            model = from_pretrained(folder, dtype=dtype, ignore_mismatched_sizes=True)
+        assert found.total == pytest.approx(predicted.host, rel=0.1), dtype
+        del model
+
+
+@pytest.mark.parametrize("text", ["0", "cpu=much", "=", "0=1GiB,,"], ids=repr)
+def test_a_budget_that_is_none_is_usage(
+    text: str, seven_billion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadBudget):
+        parse_budgets(text)
+    assert main(["explain", seven_billion, "--max-memory", text]) == 64
+    assert "--max-memory" in capsys.readouterr().err
+
+
+def test_sizes_are_said_as_people_do() -> None:
+    numbers = (0, 1023, 1024, 1536 * 1024, 24 * GIB, 5000 * GIB)
+    told = ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 MiB", "24.0 GiB", "5000.0 GiB"]
+    assert [size(number) for number in numbers] == told
+
+
+def test_as_json_it_is_plan_and_explanation(
+    seven_billion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", seven_billion, "--max-memory", "0=24GiB", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["dtype"] == "torch.float16"
+    assert told["parts"][0]["parameters"] == PARAMETERS
+    assert told["fits"] == [
+        {"device": "cuda:0", "needs": told["peak"]["devices"]["cuda:0"]}
+        | {"budget": 24 * GIB, "fits": True}
+    ]
+
+
+def test_a_device_map_is_a_word_a_device_or_json(
+    seven_billion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = '{"": "cpu", "lm_head": "disk"}'
+    assert main(["explain", seven_billion, "--device-map", asked]) == 0
+    assert "disk" in capsys.readouterr().out
+    assert main(["explain", seven_billion, "--device-map", "{"]) == 64
+
+
+def test_the_fixture_is_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fixture", NAME, str(tmp_path / "made")]) == 0
+    assert planned(str(tmp_path / "made")).dtype == torch.float16
+
+
+def test_of_a_repository_only_headers_are_asked_for(world: Hub, tmp_path: Path) -> None:
+    """And what they say is what the whole files say."""
+    folder = materialise("llama-f32-7")
+    world.publish("org/tiny", folder)
+    found = planned("org/tiny")
+    local = planned(str(folder))
+    assert [p.target for p in found.placements] == [p.target for p in local.placements]
+    assert explain(found) == explain(local)
+    asked = [r for r in world.requests if r.path.startswith("/cdn/") and r.method == "GET"]
+    assert len(asked) == 7
+    assert all(r.range for r in asked)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_pickled_weights_of_a_repository_are_fetched(world: Hub) -> None:
+    """Their headers cannot be had alone."""
+    folder = materialise("llama-f32", ("pickled",))
+    world.publish("org/old", folder)
+    assert explain(planned("org/old")) == explain(planned(str(folder)))
