@@ -22,8 +22,8 @@ PACKAGES = ("reference_loader", "conformance", "fixtures")
 
 MEDIAN_LENGTH = 15
 LONGEST_FUNCTION = 45
-# The house plan aims at about 1,500; the Hub, placement, damage, and a pump in bounded memory, to GPUs,
-# took it past that.
+# The house plan aims at about 1,500; the Hub, placement, damage, and a pump in bounded memory, to
+# GPUs too, took it past that.
 REFERENCE_LINES = 2200
 
 NO_TORCH = ("compare", "records", "deviations", "changes")
