@@ -200,7 +200,9 @@ class TransformersModel(Architecture):
         return set(getattr(model, "_keys_to_ignore_on_load_missing", None) or ())
 
     def initialiser(self, module: nn.Module) -> Callable[[nn.Module], object] | None:
-        return getattr(module, "_init_weights", None)
+        # Asked of the class first: a module takes its time to say that it lacks an attribute.
+        known = hasattr(type(module), "_init_weights") or "_init_weights" in vars(module)
+        return getattr(module, "_init_weights") if known else None  # noqa: B009  no type has it
 
     def forget_tie(self, model: nn.Module, name: str) -> None:
         getattr(model, "all_tied_weights_keys", {}).pop(name, None)

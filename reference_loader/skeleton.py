@@ -184,7 +184,7 @@ def put_into(owner: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
         owner.set_extra_state(tensor)
     elif leaf in owner._buffers:
         owner._buffers[leaf] = tensor
-    elif isinstance(tensor, nn.Parameter):
+    elif type(tensor) is not torch.Tensor and isinstance(tensor, nn.Parameter):
         owner._parameters[leaf] = tensor
     else:
         parameter = owner._parameters[leaf]
