@@ -54,6 +54,7 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
         refuse_disagreements(plan)
     if not wanted.ignore_mismatched_sizes:
         decide.refuse_mismatches(plan.mismatched)
+    decide.refuse_over_budget(plan, wanted)
 
     with _generator_kept_on_failure():
         initialise(
@@ -72,8 +73,8 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
 def plan(source: Source | None, *model_args: Any, **options: Any) -> LoadPlan:
     """Decide everything and read no weight; of a repository, the files are downloaded first.
 
-    Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape and what
-    `strict` objects to: a plan lists them.
+    Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape, devices
+    over their budget, and what `strict` objects to: a plan lists them.
     """
     return _prepare(source, model_args, Options.of(options)).plan
 
