@@ -94,7 +94,7 @@ def _stored_bits(
 def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     if right.is_meta:
         return False
-    pair = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (left, right)]
+    pair = [t.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for t in (left, right)]
     return torch.equal(*pair)
 
 
@@ -107,7 +107,7 @@ def _written(
 ) -> Iterator[Divergence]:
     """INI-4: nothing is left without memory, or with memory nobody wrote to, which holds NaN."""
     for name, facts in observation.tensors.items():
-        if facts["device"] == "meta" and not _places_on_disk(case, observation):
+        if facts["device"] == "meta" and not _offloads(case, observation):
             yield Divergence("device", name, "a device with memory", "meta")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta or not tensor.is_floating_point() or not bool(tensor.isnan().any()):
@@ -127,11 +127,15 @@ def _stored_with_nan(source: Path, name: str) -> bool:
     return False
 
 
-def _places_on_disk(case: Case, observation: Observation) -> bool:
-    """Whether the map asked for, or that made of the budgets, has a disk in it."""
+def _offloads(case: Case, observation: Observation) -> bool:
+    """Whether the map asked for, or that made of the budgets, has a disk in it.
+
+    Or the CPU beside a GPU: its modules too are empty until they run.
+    """
     asked = case.options.get("device_map")
     maps = (asked if isinstance(asked, dict) else {}, observation.device_map or {})
-    return any("disk" in device_map.values() for device_map in maps)
+    empty = {"disk"} if case.device == "cpu" else {"disk", "cpu"}
+    return any(empty & set(map(str, device_map.values())) for device_map in maps)
 
 
 def _rotary(case: Case, source: Path, model: Any, observation: Observation) -> Iterator[Divergence]:
@@ -142,7 +146,7 @@ def _rotary(case: Case, source: Path, model: Any, observation: Observation) -> I
         yield Divergence("values", "inv_freq", "theta^(-2i/d)", "absent")
     for name, buffer in found.items():
         yield from _unless_equal("dtype", name, "torch.float32", str(buffer.dtype))
-        error = ((buffer.double() - formula) / formula).abs().max().item()
+        error = ((buffer.double().cpu() - formula) / formula).abs().max().item()
         if not error <= 4 * torch.finfo(torch.float32).eps:
             yield Divergence("values", name, "theta^(-2i/d)", f"relative error {error:.1e}")
 
@@ -319,8 +323,8 @@ def _true_outputs(
     inputs = example_inputs(model)
     assert inputs is not None
     with torch.no_grad():
-        truth = judge(inputs["input_ids"]).logits
-        logits = model(**inputs).logits
+        truth = judge(inputs["input_ids"].cpu()).logits
+        logits = model(**inputs).logits.cpu()
     error = ((logits.double() - truth).abs().max() / truth.abs().max()).item()
     # Stock takes norms and rotary angles in float32 also in a float64 model.
     bound = EPSILONS * max(torch.finfo(dtype).eps for dtype in (logits.dtype, torch.float32))
@@ -331,10 +335,15 @@ def _true_outputs(
 def _as_in_memory(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
-    """OFF-1 to OFF-5, OFF-8: the outputs of the same load, same seed, without a device map."""
+    """OFF-1 to OFF-5, OFF-8: the outputs of the same load, same seed, without a device map.
+
+    Where the case has a GPU: of the load onto that alone, which is where accelerate computes.
+    """
     # The state dict of a case is that of its folder.
     left_out = {"device_map", "max_memory", "state_dict", "config", *OFFLOADING}
     options = {name: value for name, value in case.options.items() if name not in left_out}
+    if case.device != "cpu":
+        options["device_map"] = case.device
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(SEED)
         in_memory = from_pretrained(source, model_class=case.model_class(), **options)
@@ -394,10 +403,11 @@ def _within_budget(
     case: Case, source: Path, model: Any, observation: Observation
 ) -> Iterator[Divergence]:
     """PLC-8: the parameters on a device take no more bytes than its budget."""
-    budget = _bytes(case.options["max_memory"]["cpu"])
-    held = sum(p.numel() * p.element_size() for p in model.parameters() if p.device.type == "cpu")
-    if held > budget:
-        yield Divergence("device", "cpu", f"at most {budget} bytes", f"{held} bytes")
+    for place, budget in case.options["max_memory"].items():
+        device = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+        held = sum(p.nbytes for p in model.parameters() if p.device == device)
+        if held > _bytes(budget):
+            yield Divergence("device", str(device), f"at most {budget} bytes", f"{held} bytes")
 
 
 def _bytes(size: int | str) -> int:

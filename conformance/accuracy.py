@@ -37,7 +37,7 @@ def accuracy(model: Any) -> dict[str, Any] | None:
     exact = logits.double().cpu()
     unit = torch.finfo(logits.dtype).eps * exact.abs().max().item()
     flat = exact.reshape(-1)
-    truth = _truth(model, inputs["input_ids"])
+    truth = _truth(model, inputs["input_ids"].cpu())
     error = None if truth is None else (exact - truth).abs().max().item() / unit
     return {"unit": unit, "error": error, "sample": flat[:: -(-len(flat) // SAMPLE)].tolist()}
 

@@ -152,12 +152,14 @@ class Case:
         names: what the message of the error must contain.
         folder: a checkpoint that is there already.
         greedy: whether tokens are generated.
+        new_tokens: how many, at most.
         given: what the loader is given as the source: "" the folder, a name that file in it, None
             nothing; with `hub`, "" the id and anything else as it stands.
         hub: the Hub that the checkpoint is loaded from; None for a folder.
         under: what the caller has set when the load begins, by names of `process.SURROUNDINGS`.
         threads: how many such loads run at once.
         copied: whether the load gets a copy of the checkpoint, which its class changes.
+        device: what it needs, `cpu` or `cuda`; where it loads to is for its options to say.
     """
 
     id: str
@@ -175,6 +177,8 @@ class Case:
     under: tuple[str, ...] = ()
     threads: int = 1
     copied: bool = False
+    device: str = "cpu"
+    new_tokens: int = 6
 
     def source(self) -> Path:
         """The checkpoint's folder, written now if it has not been."""
@@ -211,7 +215,7 @@ def placed(identifier: str, *clauses: str, device_map: Any, **more: Any) -> Case
     return Case(identifier, clauses, options=options, **more)
 
 
-def on_disk(identifier: str, *clauses: str, device_map: dict[str, str], **more: Any) -> Case:
+def on_disk(identifier: str, *clauses: str, device_map: Any, **more: Any) -> Case:
     """A load with a device map that has a disk in it, and a folder of its own for that."""
     options = {"offload_folder": EmptyFolder()} | more.pop("options", {})
     return placed(identifier, *clauses, device_map=device_map, options=options, **more)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from conformance import drawn
-from conformance.case import Case, Torch
+from conformance.case import VALID, Case, Torch
 from conformance.tables import (
     cfg,
     dty,
     fmt,
+    gpu,
     hub,
     idx,
     inf,
@@ -30,6 +32,37 @@ from conformance.tables import (
 STAGES = (res, hub, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
+
+
+# The ids of all cases, whatever machine they need.
+IDS: tuple[str, ...] = tuple(case.id for case in (*CASES, *gpu.CASES))
+
+# What is loaded to a GPU as it is loaded to the CPU; the others are about places themselves, about
+# the process, or about where random numbers come from.
+ON_A_GPU = (idx, fmt, cfg, dty, ini, map, tie, inf, out)
+
+
+def catalogue(device: str = "cpu") -> tuple[Case, ...]:
+    """The cases of the device: for a GPU its own, and the others with the model loaded to it."""
+    if device == "cpu":
+        return CASES
+    moved = (on(device, case) for stage in ON_A_GPU for case in stage.CASES if _movable(case))
+    return (*gpu.CASES, *moved)
+
+
+def _movable(case: Case) -> bool:
+    return (
+        case.input_class == VALID
+        and "device_map" not in case.options
+        and (case.hub, case.under, case.threads) == (None, (), 1)
+    )
+
+
+def on(device: str, case: Case) -> Case:
+    """The case with its model loaded to the device."""
+    if device == "cpu":
+        return case
+    return replace(case, device=device, options={**case.options, "device_map": device})
 
 
 def select(cases: Iterable[Case], patterns: Iterable[str], clauses: Iterable[str]) -> list[Case]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conformance.case import Case
-from conformance.cases import CASES
+from conformance.cases import IDS
 from conformance.deviations import deviations, stale
 from conformance.keep import now, recording, run_folder
 from conformance.records import Result, exit_code
@@ -16,13 +16,19 @@ from conformance.report.terminal import progress, show, summary
 from conformance.run import Session, header, judge_all, open_session
 
 
-def check(cases: Sequence[Case], loader_name: str, out: Path | None, markdown: bool = False) -> int:
+def check(
+    cases: Sequence[Case],
+    loader_name: str,
+    out: Path | None,
+    markdown: bool = False,
+    device: str = "cpu",
+) -> int:
     """Judge the cases, show the table or a comment in Markdown, write the records; the exit code.
 
     Raises:
         UnknownLoader: `loader_name` names none.
     """
-    session = open_session(loader_name)
+    session = open_session(loader_name, device)
     folder = run_folder(out, session.target)
     results: list[Result] = []
     with recording(folder, header(session)) as recorder:
@@ -41,10 +47,10 @@ def check(cases: Sequence[Case], loader_name: str, out: Path | None, markdown: b
 
 
 def _stale(results: Sequence[Result], session: Session) -> list[str]:
-    """Only stock keeps the list up to date: another loader may well be better."""
-    if session.loader_name != "stock":
+    """Only stock on the CPU keeps the list up to date: another loader may well be better."""
+    if (session.loader_name, session.device) != ("stock", "cpu"):
         return []
-    return stale(results, session.release, [case.id for case in CASES], deviations())
+    return stale(results, session.release, IDS, deviations())
 
 
 def _foot(results: Sequence[Result], session: Session, folder: Path) -> str:

@@ -107,7 +107,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loader", default="stock", metavar="stock|reference|MODULE:ATTR")
     parser.add_argument("--case", action="append", default=[], metavar="GLOB")
     parser.add_argument("--clause", action="append", default=[], metavar="ID")
-    parser.add_argument("--device", choices=("cpu",), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--format", choices=("table", "markdown"), default="table")
     parser.add_argument("--out", type=Path, metavar="DIR")
     parser.set_defaults(run=_check)
@@ -167,26 +167,31 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from conformance.accelerators import absent
     from conformance.check import check
     from conformance.loaders import UnknownLoader
 
+    if reason := absent(options.device):
+        raise _HarnessError(f"--device {options.device}: {reason}")
     cases = _selected(options.checkpoints, options)
+    markdown = options.format == "markdown"
     try:
-        return check(cases, options.loader, options.out, options.format == "markdown")
+        return check(cases, options.loader, options.out, markdown, options.device)
     except UnknownLoader as error:
         raise _UsageError(str(error)) from error
 
 
 def _selected(checkpoints: Sequence[str | Path], options: argparse.Namespace) -> list[Case]:
     """The cases of the checkpoints, or of the fixtures, that --case and --clause leave."""
-    from conformance.cases import CASES, own_cases, select
+    from conformance.cases import catalogue, on, own_cases, select
     from fixtures.tokens import BadToken
     from reference_loader.checkpoint import open_folder
     from reference_loader.options import Options
 
     _known_clauses(options.clause)
     folders = [open_folder(each, subfolder="", options=Options()) for each in checkpoints]
-    offered = own_cases(*folders) or list(CASES)
+    device = getattr(options, "device", "cpu")
+    offered = [on(device, case) for case in own_cases(*folders)] or list(catalogue(device))
     try:
         cases = select(offered, options.case, options.clause)
     except BadToken as error:

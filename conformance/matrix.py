@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from conformance.across import Run, Work, judge_in
-from conformance.cases import CASES
+from conformance.cases import CASES, IDS
 from conformance.deviations import deviations, stale
 from conformance.keep import now, recording, write_whole
 from conformance.published import NotListed, newest_patches, published
@@ -112,7 +112,7 @@ def _classified(report: Report, release: str) -> Iterator[Result]:
 
 
 def _stale(results: Sequence[Result], release: str) -> list[str]:
-    return stale(results, release, [case.id for case in CASES], deviations())
+    return stale(results, release, IDS, deviations())
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _describe(
         config=config,
         generation_config=observe_generation_config(model),
         device_map=observe_device_map(model),
-        outputs=observe_outputs(model, greedy=case.greedy),
+        outputs=observe_outputs(model, case.greedy, case.new_tokens),
     )
 
 

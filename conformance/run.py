@@ -12,11 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from conformance import diagnose
+from conformance.accelerators import described, lacks, prepare
 from conformance.case import Case
 from conformance.cases import CASES
 from conformance.loaders import Loader, find, reference
 from conformance.observe import observe, warm_up
-from conformance.records import DIVERGE, ERROR, Observation, Result
+from conformance.records import DIVERGE, ERROR, SKIP, Observation, Result
 from conformance.verdict import Judged, blank, verdict
 
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "huggingface_hub")
@@ -29,6 +30,7 @@ class Session:
     loader_name: str
     loader: Loader
     release: str
+    device: str = "cpu"
 
     @property
     def target(self) -> str:
@@ -41,7 +43,7 @@ class Session:
         return Judged(self.loader_name, self.release, self.target)
 
 
-def open_session(loader_name: str) -> Session:
+def open_session(loader_name: str, device: str = "cpu") -> Session:
     """Find the loader and let what happens once in a process happen.
 
     Raises:
@@ -49,7 +51,8 @@ def open_session(loader_name: str) -> Session:
     """
     # A path that is no folder must not become a question to a Hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    session = Session(loader_name, find(loader_name), version("transformers"))
+    prepare(device)
+    session = Session(loader_name, find(loader_name), version("transformers"), device)
     first = next(case for case in CASES if case.greedy)
     warm_up(first, reference, session.loader)
     return session
@@ -65,6 +68,8 @@ def judge(case: Case, session: Session) -> Result:
     """The verdict on one case. Never raises for what a loader does."""
     started = time.perf_counter()
     line = rerun(case, session)
+    if lacking := lacks(case):
+        return replace(blank(case, session.judged, line), status=SKIP, reason=lacking)
     try:
         expected = expectation(case)
         judged = observe(case, session.loader)
@@ -94,6 +99,8 @@ def rerun(case: Case, session: Session) -> str:
     words += ["--case", case_glob]
     if session.loader_name != "stock":
         words += ["--loader", session.loader_name]
+    if case.device != "cpu":
+        words += ["--device", case.device]
     return shlex.join(words)
 
 
@@ -104,7 +111,7 @@ def header(session: Session) -> dict[str, Any]:
         "loader": session.loader_name,
         "versions": {"python": platform.python_version(), **_versions()},
         "platform": platform.platform(),
-        "device": "cpu",
+        "device": described(session.device),
     }
 
 

@@ -32,7 +32,7 @@ def verdict(
 ) -> Result:
     """What `actual` is worth, held against the reference's observation, `expected`."""
     result = blank(case, judged, rerun)
-    if (unfit := _not_applicable(case, expected)) is not None:
+    if (unfit := _not_applicable(case, expected) or _drawn(case, expected)) is not None:
         return replace(result, status=SKIP, reason=unfit)
     divergences = _class_fails(case, expected, actual)
     if not divergences:
@@ -67,6 +67,15 @@ def _not_applicable(case: Case, expected: Observation) -> str | None:
     if exception is not None and case.folder and "UnknownModelClass" in exception["types"]:
         return str(exception["message"])
     return None
+
+
+def _drawn(case: Case, expected: Observation) -> str | None:
+    """On a GPU, what no file holds: no clause says which generator draws it."""
+    if case.device == "cpu" or expected.info is None:
+        return None
+    fields = ("missing_keys", "mismatched_keys")
+    fresh = [name for field in fields for name in expected.info.get(field, {}).get("values", ())]
+    return f"drawn at random, on the GPU or not: {', '.join(fresh)}" if fresh else None
 
 
 def _class_fails(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:

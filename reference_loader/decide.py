@@ -13,7 +13,7 @@ from reference_loader import devices, names
 from reference_loader.architecture import Architecture
 from reference_loader.checkpoint import Checkpoint
 from reference_loader.dtypes import ModelDtype, tensor_dtype
-from reference_loader.errors import BadDtype, NothingMatches, ShapeMismatch
+from reference_loader.errors import BadDtype, BadOptions, NothingMatches, ShapeMismatch
 from reference_loader.formats import header
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan, Mismatch, Placement
@@ -192,6 +192,25 @@ def refuse_mismatches(mismatched: Collection[Mismatch]) -> None:
             f"size mismatch for {'; '.join(lines)}.",
             "Check the config; `ignore_mismatched_sizes=True` initialises these anew.",
         )
+
+
+def refuse_over_budget(plan: LoadPlan, options: Options) -> None:
+    """Raise where a map of the caller's puts more on a device than its budget (PLC-10).
+
+    What is stored is counted. A map that is made of the budgets keeps them by itself.
+
+    Raises:
+        BadOptions: naming the device and both sizes.
+    """
+    if plan.device_map is None or str(options.device_map) in devices.INFERRED:
+        return
+    for name, budget in devices.budgets(options.max_memory).items():
+        held = sum(p.nbytes for p in plan.placements if devices.numbered(p.device) == name)
+        if held > budget:
+            raise BadOptions(
+                f"device_map puts {held:,} bytes on {name}; max_memory allows {budget:,}.",
+                'Pass `device_map="auto"`, which keeps to max_memory, or a smaller `dtype`.',
+            )
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,24 @@ def needs_hooks(device_map: DeviceMap | None) -> bool:
     return len(places) > 1 or DISK in places
 
 
+def budgets(max_memory: Mapping[Any, Any] | None) -> dict[str, int]:
+    """`max_memory` as bytes, by `numbered` names; sizes in words are read as accelerate reads them.
+
+    Raises:
+        BadOptions: no device of that name.
+    """
+    from accelerate.utils import convert_file_size_to_int
+
+    given = (max_memory or {}).items()
+    return {numbered(_device(where)): convert_file_size_to_int(size) for where, size in given}
+
+
+def numbered(where: Any) -> str:
+    """The name of a device, "cuda:0" for "cuda"; of `DISK` that word."""
+    whole = where == DISK or where.index is not None or where.type == "cpu"
+    return str(where) if whole else f"{where}:0"
+
+
 def _module(name: str, device_map: DeviceMap) -> str | None:
     while name not in device_map:
         if not name:

@@ -61,6 +61,7 @@ def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -
         refuse_disagreements(plan)
     if not wanted.ignore_mismatched_sizes:
         decide.refuse_mismatches(plan.mismatched)
+    decide.refuse_over_budget(plan, wanted)
 
     offloaded = Offloaded(wanted.offload_folder)
     with _undone_on_failure(offloaded):
@@ -79,8 +80,8 @@ def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -
 def plan(source: Source | None, *model_args: Any, **options: Any) -> LoadPlan:
     """Decide everything and read no weight; of a repository, the files are downloaded first.
 
-    Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape and what
-    `strict` objects to: a plan lists them.
+    Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape, devices
+    over their budget, and what `strict` objects to: a plan lists them.
     """
     with _collected_later():
         return _prepare(source, model_args, Options.of(options)).plan

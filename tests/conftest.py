@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,10 +19,19 @@ from hypothesis import HealthCheck, settings
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from conformance.accelerators import absent
+from conformance.case import Case
+from conformance.compare import compare
 from conformance.hub_world import asking
+from conformance.loaders import reference, stock
+from conformance.observe import observe
+from conformance.records import Divergence, Observation
 from fixtures.files import write_safetensors
 from fixtures.hub import Hub
+from fixtures.llama2_7b import LLAMA2_7B, default_folder, total_size, written
 from fixtures.write import digest, materialise
+from reference_loader.checkpoint import open_folder
+from reference_loader.options import Options
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 
@@ -37,6 +47,98 @@ settings.register_profile(
 )
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+SYNTHETIC = "synthetic"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("machines", "what a large machine is used for")
+    group.addoption(
+        "--require-gpu", action="store_true", help="a missing GPU is a failure, and no skip"
+    )
+    group.addoption(
+        "--llama2-7b",
+        default=os.environ.get("LLAMA2_7B", ""),
+        metavar=f"PATH_OR_ID|{SYNTHETIC}",
+        help="Llama-2-7B: a folder, or an id in the Hub's cache; `synthetic` for random weights of "
+        "the same geometry, which a GPU test takes if nothing is given ($LLAMA2_7B)",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"Llama-2-7B: {_told(config.getoption('--llama2-7b'))}"
+
+
+def _told(given: str) -> str:
+    return given if given not in ("", SYNTHETIC) else "the synthetic checkpoint of its geometry"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is None or not (reason := absent("cuda")):
+        return
+    if item.config.getoption("--require-gpu"):
+        pytest.fail(f"--require-gpu: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def llama2_7b(pytestconfig: pytest.Config, record_property: Callable[[str, object], None]) -> Path:
+    """The folder of Llama-2-7B: of what was given, else of the synthetic checkpoint."""
+    given = pytestconfig.getoption("--llama2-7b")
+    record_property("checkpoint", _told(given))
+    if given not in ("", SYNTHETIC):
+        return open_folder(given, subfolder="", options=Options())
+    folder = default_folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wanted, free = 1.1 * total_size(LLAMA2_7B), shutil.disk_usage(folder.parent).free
+    if not folder.exists() and free < wanted:
+        pytest.skip(
+            f"{wanted / 1e9:.0f} GB of disk are needed for it; {free / 1e9:.0f} GB are free"
+        )
+    return written(folder)
+
+
+@pytest.fixture(scope="session")
+def against_stock() -> Callable[[Case], tuple[Observation, list[Divergence]]]:
+    """`against_stock(case)`: what the reference leaves, and where stock differs from it.
+
+    One model is there at a time. What the absolute checks object to of either comes first.
+    """
+
+    def both(case: Case) -> tuple[Observation, list[Divergence]]:
+        ours, theirs = (observe(case, loader).observation for loader in (reference, stock))
+        return ours, [*ours.findings, *theirs.findings, *compare(ours, theirs)]
+
+    return both
+
+
+@pytest.fixture
+def anonymous() -> Callable[[], AbstractContextManager[list[int]]]:
+    """`with anonymous() as peak:` has in `peak[0]` the most anonymous memory above that before."""
+    return _anonymous
+
+
+@contextmanager
+def _anonymous() -> Iterator[list[int]]:
+    before, peak, over = _rss_anon(), [0], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.02):
+            peak[0] = max(peak[0], _rss_anon() - before)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
+
+
+def _rss_anon() -> int:
+    text = Path("/proc/self/status").read_text("ascii")
+    return int(text.partition("RssAnon:")[2].split(maxsplit=1)[0]) * 1024
 
 
 @pytest.fixture(scope="session")

@@ -158,3 +158,38 @@ def test_under_the_meta_device_there_is_nothing_to_load_into(checkpoint: Any) ->
     with torch.device("meta"):
         model = from_pretrained(folder, device_map="cpu")
     assert {tensor.device for tensor in model.state_dict().values()} == {CPU}
+
+
+@pytest.mark.parametrize(
+    ("device_map", "budgets", "refused"),
+    [
+        ("cpu", {"cpu": 144_255}, True),
+        ("cpu", {"cpu": 144_256}, False),
+        ("cpu", {"cpu": "100KB", 0: 10**9}, True),
+        ({"model": "cpu", "lm_head": "disk"}, {"cpu": 127_872}, False),
+        ({"model": "cpu", "lm_head": "disk"}, {"cpu": 127_871}, True),
+        ("cpu", None, False),
+        (None, {"cpu": 1}, False),
+        ("auto", {"cpu": 100_000}, False),
+    ],
+    ids=str,
+)
+def test_a_map_over_its_budget(
+    checkpoint: Any, tmp_path: Any, device_map: Any, budgets: Any, refused: bool
+) -> None:
+    """PLC-10: the load is refused, and the plan still tells where everything would go."""
+    folder = checkpoint("llama-f32-2")
+    options = {"device_map": device_map, "max_memory": budgets, "offload_folder": tmp_path}
+    assert plan(folder, **options).placements
+    if refused:
+        with pytest.raises(BadOptions, match=r"bytes on cpu; max_memory allows [\d,]+.*auto"):
+            from_pretrained(folder, **options)
+    else:
+        from_pretrained(folder, **options)
+
+
+@pytest.mark.parametrize("where", ["cuda", "cuda:0", 0, torch.device("cuda")], ids=repr)
+def test_a_gpu_over_its_budget_needs_no_gpu_to_be_refused(checkpoint: Any, where: Any) -> None:
+    """PLC-10: before a weight is read, and by whatever name it goes."""
+    with pytest.raises(BadOptions, match="144,256 bytes on cuda:0; max_memory allows 100,000"):
+        from_pretrained(checkpoint("llama-f32-2"), device_map=where, max_memory={0: 100_000})

@@ -102,5 +102,22 @@ CASES = [
     refused(
         "tied-rest-on-disk", "PLC-9", "lm_head.weight", {"model": "disk", "lm_head": "cpu"}, TIED
     ),
+    *(
+        rejected(
+            f"plc/over-budget-{name}",
+            "PLC-10",
+            "cpu",
+            "max_memory",
+            options={"device_map": device_map, "max_memory": {"cpu": 100_000}},
+        )
+        for name, device_map in (("name", "cpu"), ("dict", {"": "cpu"}))
+    ),
+    placed(
+        "plc/within-budget",
+        "PLC-10",
+        "PLC-1",
+        device_map={"": "cpu"},
+        options={"max_memory": {"cpu": "145KB"}},
+    ),
     refused("empty", "PLC-3", "model.embed_tokens.weight", {}),
 ]

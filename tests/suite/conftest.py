@@ -54,8 +54,8 @@ def judging(session: Session) -> Callable[[Loader], Session]:
 def warm(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """`conformance check` in this process finds its session opened."""
 
-    def opened(name: str) -> Any:
-        return replace(session, loader_name=name, loader=find(name))
+    def opened(name: str, device: str) -> Any:
+        return replace(session, loader_name=name, loader=find(name), device=device)
 
     monkeypatch.setattr(check_module, "open_session", opened)
 

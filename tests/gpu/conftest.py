@@ -1,0 +1,40 @@
+"""What the tests on a GPU share: a session, a model of some size, and what the GPU holds."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from conformance.run import Session, open_session
+from fixtures.llama2_7b import Geometry, written
+
+# 84 MB in float16: large enough that a copy too many would show.
+MEDIUM = Geometry(layers=2, hidden=1024, intermediate=2816, heads=8, vocabulary=8192)
+
+
+@pytest.fixture(scope="session")
+def on_the_gpu() -> Session:
+    """Stock, warmed up; the GPU's libraries told to give the same bits every time."""
+    return open_session("stock", "cuda")
+
+
+@pytest.fixture(scope="session")
+def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of `MEDIUM`, as safetensors and pickled."""
+    return written(tmp_path_factory.mktemp("medium") / "checkpoint", MEDIUM, pickled=True)
+
+
+@pytest.fixture
+def held() -> Callable[[], int]:
+    """`held()`: bytes of tensors on the first GPU once what nobody refers to is gone."""
+
+    def count() -> int:
+        gc.collect()
+        torch.cuda.synchronize()
+        return torch.cuda.memory_allocated(0)
+
+    return count
