@@ -71,10 +71,10 @@ def process_state(library: Library) -> dict[str, Any]:
         "grad_enabled": torch.is_grad_enabled(),
         "threads": torch.get_num_threads(),
         "rng": fingerprint(torch.get_rng_state()),
-        "python_rng": _digest(random.getstate()),
+        "python_rng": _in_a_word(random.getstate()),
         "numpy_rng": _numpy_generator(),
         "environment": library.variables(),
-        "warning_filters": _digest(warnings.filters),
+        "warning_filters": _in_a_word(warnings.filters),
         "open_files": _open_files(),
         "library": library.replaced(),
     }
@@ -82,10 +82,10 @@ def process_state(library: Library) -> dict[str, Any]:
 
 def _numpy_generator() -> str:
     state = numpy.random.get_state(legacy=False)["state"]
-    return _digest((state["key"].tobytes(), state["pos"]))
+    return _in_a_word((state["key"].tobytes(), state["pos"]))
 
 
-def _digest(value: Any) -> str:
+def _in_a_word(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 

@@ -153,7 +153,7 @@ def _said(case: Case) -> set[str]:
     for path in case.source().glob("*config.json"):
         try:
             found |= set(json.loads(path.read_text("utf-8")))
-        except (ValueError, TypeError):  # a case about a config that is none
+        except (ValueError, TypeError, OSError):  # a case about a config that is none
             continue
     return found - {"transformers_version"}
 

@@ -92,9 +92,8 @@ def figures(record: Mapping[str, Any]) -> Iterator[Figure]:
 
 def _median(samples: Sequence[Mapping[str, Any]], clock: str) -> float:
     found = (sample[clock] for sample in samples)
-    return statistics.median(
-        statistics.median(each) if isinstance(each, list) else each for each in found
-    )
+    each_median = (statistics.median(x) if isinstance(x, list) else x for x in found)
+    return float(statistics.median(each_median))
 
 
 def _peaks(memory: Mapping[str, Any]) -> dict[str, float]:
