@@ -92,9 +92,8 @@ def figures(record: Mapping[str, Any]) -> Iterator[Figure]:
 
 def _median(samples: Sequence[Mapping[str, Any]], clock: str) -> float:
     found = (sample[clock] for sample in samples)
-    return statistics.median(
-        statistics.median(each) if isinstance(each, list) else each for each in found
-    )
+    each = [statistics.median(s) if isinstance(s, list) else float(s) for s in found]
+    return statistics.median(each)
 
 
 def _peaks(memory: Mapping[str, Any]) -> dict[str, float]:
