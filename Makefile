@@ -22,8 +22,8 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check test test-nightly test-stable selftest test-releases releases lint format docs \
-  docs-check constraints clean
+.PHONY: check test test-nightly test-stable selftest test-releases releases gpu gpu-test gpu-check \
+  gpu-bench gpu-against lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
@@ -48,6 +48,25 @@ test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEAS
 
 releases: $(STAMP)  ## every minor release against the specification; an hour, and 10 GB the first time
 	@$(BIN)/python -m conformance.matrix $(ARGS)
+
+# Where a night on a GPU is kept, and the figures of the one before.
+NIGHT := runs/gpu
+BEFORE := runs/gpu-before/bench.json
+
+gpu: gpu-test gpu-check gpu-bench gpu-against  ## all that needs a GPU; fails where there is none (-k goes on)
+
+gpu-test: $(STAMP)  ## the tests on a GPU, Llama-2-7B among them: LLAMA2_7B=PATH for the real weights
+	@mkdir -p $(NIGHT)
+	$(BIN)/python -m pytest -o strict=true -m gpu --require-gpu --junitxml=$(NIGHT)/junit.xml $(ARGS)
+
+gpu-check: $(STAMP)
+	@$(BIN)/conformance check --device cuda --out $(NIGHT)/cases
+
+gpu-bench: $(STAMP)
+	@$(BIN)/conformance bench --case 'cuda-*' --out $(NIGHT)/bench
+
+gpu-against: gpu-bench
+	@$(BIN)/python -m conformance.bench.against $(BEFORE) $(NIGHT)/bench/bench.json
 
 # What the release needs lies in its own environment and wins; all else is that of $(VENV).
 $(VENV)-releases/%/.made: $(STAMP)

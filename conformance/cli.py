@@ -433,15 +433,13 @@ def _selftest(options: argparse.Namespace) -> int:
 def _fixture(options: argparse.Namespace) -> int:
     import shutil
 
-    from fixtures.llama2_7b import NAME, write_headers
+    from fixtures.llama2_7b import NAME, hollow
     from fixtures.write import materialise
 
     if options.folder.exists():
         raise _UsageError(f"{options.folder} exists already")
     if options.recipe == NAME and not options.fault:
-        options.folder.mkdir(parents=True)
-        write_headers(options.folder)
-        print(options.folder)
+        print(hollow(options.folder))
         return 0
     try:
         written = materialise(options.recipe, options.fault)

@@ -26,6 +26,8 @@ from fixtures.llama2_7b import (
     total_size,
     written,
 )
+from reference_loader import from_pretrained, plan
+from reference_loader.errors import LoadError
 
 TINY = Geometry(layers=3, hidden=64, intermediate=96, heads=4, vocabulary=160, shard_bytes=200_000)
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -141,6 +143,58 @@ def test_what_is_there_is_checked_and_not_written_again(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+def test_a_hollow_one_is_the_same_to_those_who_read_headers(tmp_path: Path) -> None:
+    solid, hollow = written(tmp_path / "solid", TINY), llama2_7b.hollow(tmp_path / "hollow", TINY)
+    for path in hollow.iterdir():
+        assert path.stat().st_size == (solid / path.name).stat().st_size
+        assert path.suffix == ".safetensors" or path.read_text() == (solid / path.name).read_text()
+    assert {name: t.shape for name, t in tensors(hollow).items()} == {
+        name: t.shape for name, t in tensors(solid).items()
+    }
+
+
+CARD = 24 * 2**30
+
+
+@pytest.fixture(scope="module")
+def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of Llama-2-7B but its values."""
+    folder = llama2_7b.hollow(tmp_path_factory.mktemp("7b") / "hollow")
+    assert sum(path.stat().st_blocks for path in folder.iterdir()) * 512 < 10**6
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "places"),
+    [
+        ("float16", 13_476_831_232, {"0"}),
+        ("bfloat16", 13_476_831_232, {"0"}),
+        ("float32", 26_953_662_464, {"0", "disk"}),
+    ],
+)
+def test_the_plan_says_what_fits_a_card_of_24_gib(
+    headers: Path, dtype: str, size: int, places: set[str]
+) -> None:
+    """In float32 it is 25.1 GiB; the plan knows it from the headers, on a machine without GPU."""
+    budgets = {0: CARD, "cpu": 0}
+    decided = plan(headers, dtype=dtype, device_map="auto", max_memory=budgets)
+    assert sum(placement.nbytes for placement in decided.placements) == size
+    assert len(decided.placements) == 291
+    assert set(map(str, decided.device_map.values())) == places
+    on_gpu = sum(p.nbytes for p in decided.placements if p.device != "disk")
+    assert (on_gpu == size) == (size < CARD)
+    assert on_gpu <= CARD
+    assert not decided.disagreements
+    assert len(decided.ignored) == 32, "the frequencies that the published files hold"
+
+
+def test_float32_is_refused_for_a_card_of_24_gib(headers: Path) -> None:
+    """PLC-10: before a weight is read or a GPU is asked for, with what to do instead."""
+    with pytest.raises(LoadError, match=r"26,953,662,464 bytes on cuda:0.*25,769,803,776") as told:
+        from_pretrained(headers, dtype="float32", device_map="cuda", max_memory={0: "24GiB"})
+    assert "a smaller `dtype`" in str(told.value)
+
+
 @pytest.mark.parametrize("name", [FIRST, SECOND, "pytorch_model-00002-of-00002.bin"])
 def test_a_changed_bit_is_seen(tmp_path: Path, name: str) -> None:
     folder = written(tmp_path / "tiny", TINY, pickled=True)
@@ -227,8 +281,6 @@ def test_the_command(
 def test_both_loaders_take_it(tmp_path: Path, same_models: Any) -> None:
     """Every key, and what nobody has a place for is nobody's concern."""
     from transformers import LlamaForCausalLM
-
-    from reference_loader import from_pretrained
 
     folder = written(tmp_path / "tiny", TINY)
     ours, info = from_pretrained(folder, output_loading_info=True)

@@ -92,8 +92,8 @@ def figures(record: Mapping[str, Any]) -> Iterator[Figure]:
 
 def _median(samples: Sequence[Mapping[str, Any]], clock: str) -> float:
     found = (sample[clock] for sample in samples)
-    each_median = (statistics.median(x) if isinstance(x, list) else x for x in found)
-    return float(statistics.median(each_median))
+    each = [statistics.median(s) if isinstance(s, list) else float(s) for s in found]
+    return statistics.median(each)
 
 
 def _peaks(memory: Mapping[str, Any]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conformance.accelerators import described
 from conformance.run import Session, open_session
 from fixtures.llama2_7b import Geometry, written
 
@@ -17,8 +18,9 @@ MEDIUM = Geometry(layers=2, hidden=1024, intermediate=2816, heads=8, vocabulary=
 
 
 @pytest.fixture(scope="session")
-def on_the_gpu() -> Session:
+def on_the_gpu(record_testsuite_property: Callable[[str, object], None]) -> Session:
     """Stock, warmed up; the GPU's libraries told to give the same bits every time."""
+    record_testsuite_property("device", described("cuda"))
     return open_session("stock", "cuda")
 
 

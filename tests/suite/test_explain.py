@@ -26,7 +26,7 @@ from conformance.explain import (
     size,
 )
 from fixtures.hub import Hub
-from fixtures.llama2_7b import NAME, write_headers
+from fixtures.llama2_7b import NAME, hollow
 from fixtures.write import materialise
 
 GIB = 2**30
@@ -36,9 +36,7 @@ PARAMETERS = 6_738_415_616
 @pytest.fixture(scope="module")
 def seven_billion(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Llama-2-7B, its payload a hole."""
-    folder = tmp_path_factory.mktemp("7b")
-    write_headers(folder)
-    return str(folder)
+    return str(hollow(tmp_path_factory.mktemp("7b") / "headers"))
 
 
 def of(source: str, budgets: str = "", **options: Any) -> Explanation:

@@ -1,16 +1,20 @@
-"""The workflow that other repositories call: its script, with what a caller may give it."""
+"""The workflow that other repositories call, and the night on a GPU: their scripts, carried out."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-WORKFLOWS = Path(__file__).parents[2] / ".github" / "workflows"
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = ROOT / ".github" / "workflows"
 
 STUB = """\
 #!/usr/bin/env bash
@@ -79,3 +83,48 @@ def test_no_script_holds_an_input(path: Path) -> None:
     scripts = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     assert scripts
     assert not [script for script in scripts if "${{" in script]
+
+
+@pytest.fixture
+def nightly() -> dict[str, Any]:
+    """The steps of the night on a GPU, by name."""
+    workflow = yaml.safe_load((WORKFLOWS / "gpu-nightly.yml").read_text("utf-8"))
+    assert workflow["defaults"]["run"]["shell"] == "bash", "with pipefail"
+    return {step["name"]: step for step in workflow["jobs"]["gpu"]["steps"] if "run" in step}
+
+
+def test_a_night_on_a_gpu_needs_one(nightly: Any) -> None:
+    """Every step but the first and the last ends with an error where no GPU is."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    recipes = dict(re.findall(r"^(gpu-\w+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    called = {word for step in nightly.values() for word in re.findall(r"gpu-\w+", step["run"])}
+    assert called == {"gpu-test", "gpu-check", "gpu-bench"}
+    assert "-m gpu --require-gpu" in recipes["gpu-test"]
+    assert "--device cuda" in recipes["gpu-check"]
+    assert "--case 'cuda-*'" in recipes["gpu-bench"]
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(1.0, 0), (1.2, 1), (None, 2)])
+def test_a_slower_night_fails(nightly: Any, tmp_path: Path, seconds: Any, code: int) -> None:
+    """And its figures are not those that the next night is held against."""
+    for name, clock in (("before/bench.json", 1.0), ("night/bench/bench.json", seconds)):
+        row = {"samples": [{"first": clock}], "memory": {"peaks": {}, "gpu": {}}}
+        row["memory"]["peaks"] = {"anonymous": 0, "total": 0}
+        case = {"case": {"id": "cuda-same", "clock": "first"}, "rows": {"reference": row}}
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(json.dumps({"machine": {}, "cases": [case], "bounds": []}))
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    runner = {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "PYTHONPATH": str(ROOT)}
+    names = {"NIGHT": "night", "BEFORE": "before/bench.json"}
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", nightly["Against the night before"]["run"]],
+        env={**os.environ, **runner, **names},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert (tmp_path / "summary").read_text("utf-8") == done.stdout
+    assert "if" not in nightly["Keep the figures to be held"], "only where every step passed"
