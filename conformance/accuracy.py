@@ -34,6 +34,8 @@ def accuracy(model: Any) -> dict[str, Any] | None:
         logits = forward(model, inputs)["logits"].detach()
     except Exception:  # a forward that fails is an output of its own, noted elsewhere
         return None
+    if logits.is_meta or not logits.any():  # nothing was computed, or nothing to measure by
+        return None
     exact = logits.double().cpu()
     unit = torch.finfo(logits.dtype).eps * exact.abs().max().item()
     flat = exact.reshape(-1)

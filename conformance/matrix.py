@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packaging.version import Version
 
-from conformance.across import Run, Work, judge_in
+from conformance.across import Work, judge_in
 from conformance.cases import CASES, IDS
 from conformance.deviations import deviations, stale
 from conformance.keep import now, recording, write_whole
 from conformance.published import NotListed, newest_patches, published
-from conformance.records import BadReport, Result, exit_code
+from conformance.records import ERROR, BadReport, Result, exit_code
 from conformance.remote import LOAD_SECONDS, TargetUnusable, our_packages
 from conformance.report.releases import Column, as_html, as_markdown
 from conformance.report.renderings import render
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.kept:
             with watching() as progress:
                 for release in map(str, releases):
-                    if not (options.resume and _is_judged(options.out / release)):
-                        _judge(release, options.out, progress)
+                    kept = _verdicts(options.out / release) if options.resume else {}
+                    _judge(release, options.out, kept, progress)
         columns = [_column(options.out / str(release)) for release in releases]
     except (NotListed, TargetNotMade, TargetUnusable, BadReport, OSError) as error:
         print(f"conformance.matrix: {error}", file=sys.stderr)
@@ -56,41 +56,41 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("releases", nargs="*", type=Version, metavar="RELEASE")
     parser.add_argument("--oldest", type=Version, default=Version("4.47"))
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--resume", action="store_true", help="keep the reports that are whole")
+    which.add_argument("--resume", action="store_true", help="judge only what has no verdict yet")
     which.add_argument("--kept", action="store_true", help="judge nothing, render what is kept")
     parser.add_argument("--out", type=Path, default=Path("runs/matrix"), metavar="DIR")
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR")
     return parser
 
 
-def _is_judged(folder: Path) -> bool:
-    """Whether a run that was cut off has left a whole report here, of the cases of today."""
+def _verdicts(folder: Path) -> dict[str, Result]:
+    """Of the report that an earlier run left here, if it is whole: case to what it found."""
     try:
         report = read_whole(folder / "report.jsonl")
     except (OSError, BadReport):
-        return False
-    return {result.case for result in report.runs[0]} == {case.id for case in CASES}
+        return {}
+    return {result.case: result for result in report.runs[0] if result.status != ERROR}
 
 
-def _judge(release: str, out: Path, progress: Progress) -> None:
-    """One release, its report written."""
+def _judge(release: str, out: Path, kept: Mapping[str, Result], progress: Progress) -> None:
+    """One release, its report written; what is kept is judged no more."""
+    cases = [case for case in CASES if case.id not in kept]
+    if not cases:
+        return
     target = parse(release)
     python = interpreter(target, progress.tell)
     with our_packages() as ours:
-        work = Work(CASES, [target], (), ours, LOAD_SECONDS)
-        run = judge_in(target, python, work, progress.task(release, len(CASES)))
+        work = Work(cases, [target], (), ours, LOAD_SECONDS)
+        run = judge_in(target, python, work, progress.task(release, len(cases)))
+    found = {**kept, **{outcome.case.id: outcome.result for outcome in run.outcomes}}
+    results = [found[case.id] for case in CASES]
     folder = out / release
     folder.mkdir(parents=True, exist_ok=True)
-    results = [outcome.result for outcome in run.outcomes]
-    with recording(folder, _header(run)) as recorder:
+    with recording(folder, {**run.ready, "target": release}) as recorder:
         for result in results:
             recorder.result(result)
         recorder.footer(exit_code(results, _stale(results, run.ready["release"])), now())
     render(folder)
-
-
-def _header(run: Run) -> dict[str, object]:
-    return {**run.ready, "target": run.target.name}
 
 
 def _column(folder: Path) -> Column:

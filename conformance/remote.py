@@ -157,7 +157,7 @@ class _Process:
         if code < 0:
             hint = " (out of memory?)" if -code == signal.SIGKILL else ""
             return f"the process was killed by {signal.Signals(-code).name}{hint}"
-        return f"the process ended with exit code {code}"
+        return f"the process ended with exit code {code}: {self.last_words()}"
 
     def last_words(self) -> str:
         """The last line that the process wrote to stderr."""

@@ -10,7 +10,9 @@ import pytest
 from packaging.version import Version
 
 from conformance import matrix
+from conformance.across import Run
 from conformance.cases import CASES
+from conformance.changes import Outcome
 from conformance.keep import recording
 from conformance.published import NotListed
 from conformance.records import AGREE, DIVERGE, ERROR, Divergence, Result
@@ -39,7 +41,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The releases that would be judged; each leaves a small report."""
     names: list[str] = []
 
-    def judge(release: str, out: Path, progress: object) -> None:
+    def judge(release: str, out: Path, kept: object, progress: object) -> None:
         names.append(release)
         keep(out / release, release, results(release))
 
@@ -106,16 +108,31 @@ def test_what_is_kept_is_rendered_again_without_judging(tmp_path: Path, judged: 
     assert (tmp_path / "docs" / "releases.md").exists()
 
 
-def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, judged: list[str]) -> None:
-    """A report of other cases, or without its end, is judged again."""
-    whole = [result(case.id, case.clauses, "5.0.0") for case in CASES]
-    keep(tmp_path / "kept" / "5.0.0", "5.0.0", whole)
-    cut = tmp_path / "kept" / "5.1.0"
-    keep(cut, "5.1.0", whole)
-    lines = (cut / "report.jsonl").read_text("utf-8").splitlines()
-    (cut / "report.jsonl").write_text("\n".join(lines[:-1]), "utf-8")
-    run(tmp_path, "5.0.0", "5.1.0", "--resume")
-    assert judged == ["5.1.0"]
+def test_a_run_that_was_cut_off_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged are the cases that a whole report lacks or has no verdict on; of no whole one, all."""
+    asked: dict[str, list[str]] = {}
+
+    def judge_in(target: Any, python: Path, work: Any, advance: Any) -> Run:
+        asked[target.name] = [case.id for case in work.cases]
+        ready = {"release": target.name, "loader": "stock", "versions": {}}
+        found = [result(case.id, case.clauses, target.name) for case in work.cases]
+        return Run(target, ready, [Outcome(c, r) for c, r in zip(work.cases, found, strict=True)])
+
+    monkeypatch.setattr(matrix, "judge_in", judge_in)
+    monkeypatch.setattr(matrix, "interpreter", lambda target, tell: Path("python"))
+    whole = [result(case.id, case.clauses, "x") for case in CASES]
+    failed = [result(CASES[0].id, CASES[0].clauses, "x", status=ERROR), *whole[1:-1]]
+    for release, kept in (("5.0.0", whole), ("5.1.0", failed), ("5.2.0", whole)):
+        keep(tmp_path / "kept" / release, release, kept)
+    cut = tmp_path / "kept" / "5.2.0" / "report.jsonl"
+    cut.write_text("\n".join(cut.read_text("utf-8").splitlines()[:-1]), "utf-8")
+    assert run(tmp_path, "5.0.0", "5.1.0", "5.2.0", "--resume") == 3, "all agree: all is stale"
+    assert asked == {
+        "5.1.0": [CASES[0].id, CASES[-1].id],
+        "5.2.0": [case.id for case in CASES],
+    }
 
 
 def test_without_names_it_takes_every_minor(
