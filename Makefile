@@ -32,7 +32,7 @@ selftest: $(STAMP)  ## every planted fault is caught by its clause, an honest co
 	@$(BIN)/conformance selftest
 
 test: lint docs-check  ## lint, types, freshness of the docs, then every test
-	$(BIN)/python -m pytest -o strict=true $(ARGS)
+	$(BIN)/python -m pytest -o strict=true -n auto $(ARGS)
 
 test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50; some minutes
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true tests/test_differential.py $(ARGS)
