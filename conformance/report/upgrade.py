@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from conformance.case import VALID, Case
+from conformance.cases import CASES
 from conformance.changes import (
     CHANGED,
     CHANGES,
@@ -34,6 +37,12 @@ TELLING = (
 )
 WIDEST = 60
 MOST = 3
+
+# As many as a first screen holds beside the environments.
+HEADLINES = 16
+
+# Model classes that were made to show something.
+OF_THE_SUITE = "conformance."
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,25 @@ def rows(changes: Iterable[Change]) -> list[Row]:
     order = {clause: number for number, clause in enumerate(clauses())}
     keys = sorted(found, key=lambda key: (CHANGES.index(key[0]), order.get(key[1], 0)))
     return [_row(*key, found[key]) for key in keys]
+
+
+def headlines(changes: Iterable[Change]) -> list[Row]:
+    """The rows that sound checkpoints and at most one option show, in cases of the clause's own
+    stage: what most users meet. Those of the most cases come first."""
+    by_id = {case.id: case for case in CASES}
+    met = [each for each in changes if each.case in by_id and _is_plain(by_id[each.case])]
+    own = [row for row in rows(met) if any(_stage(row.clause) == _stage(c) for c in row.cases)]
+    return sorted(own, key=lambda row: -len(row.cases))[:HEADLINES]
+
+
+def _is_plain(case: Case) -> bool:
+    odd = case.faults or case.hub or case.under or case.threads > 1 or case.input_class != VALID
+    return not odd and len(case.options) <= 1 and not case.model.startswith(OF_THE_SUITE)
+
+
+def _stage(identifier: str) -> str:
+    """Of a clause or a case."""
+    return re.split("[-/]", identifier)[0].upper()
 
 
 def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:
@@ -137,6 +165,19 @@ def change_table(changes: Sequence[Change]) -> Table:
         promise = clauses()[row.clause].title
         table.add_row(word, row.clause, promise, Text(row.what), str(len(row.cases)))
         last = row.change
+    return table
+
+
+def headline_table(found: Sequence[Row]) -> Table:
+    """A line each; only the last column is cut where the screen ends."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    widest = max((len(clauses()[row.clause].title) for row in found), default=0)
+    for name, width in (("most users meet", 15), ("clause", 7), ("promise", widest)):
+        table.add_column(name, no_wrap=True, width=width)
+    table.add_column("what", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in found:
+        word = Text(row.change, style=STYLES[row.change])
+        table.add_row(word, row.clause, clauses()[row.clause].title, Text(row.what))
     return table
 
 
@@ -219,6 +260,8 @@ def show_changes(
     screen = console()
     own = [change for change in changes if change.case.startswith("own/")]
     screen.print(environment_table(versions), "")
+    if found := headlines(changes):
+        screen.print(headline_table(found), "")
     screen.print(own_table(own) if own else change_table(changes), "")
     for change in changes:
         told = (REGRESSED, INCOMPARABLE, CHANGED) if own else (REGRESSED, INCOMPARABLE)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import sysconfig
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from conformance.changes import FIXED, Change
 from conformance.cli import main
-from conformance.records import read_report
+from conformance.records import Divergence, read_report
+from conformance.report.upgrade import headline_table, headlines
 
 # Lies in the environment's site-packages and spoils transformers once that is imported.
 PLANTED = """\
@@ -181,3 +185,33 @@ def test_an_environment_without_our_needs_is_a_harness_error(tmp_path: Path, cap
     assert code == 2
     assert "No module named" in capsys.readouterr().err
     assert not (out / "report.jsonl").exists()
+
+
+def headline(case: str, clause: str, kind: str = "dtype") -> Change:
+    told = Divergence(kind, "lm_head.weight", "torch.float32", "torch.bfloat16", clause)
+    return Change(case, (clause,), "a", "b", FIXED, fixed=(clause,), divergences=(told,))
+
+
+def test_the_first_screen_names_what_most_users_meet() -> None:
+    """What only damage, a Hub, odd classes or several options show comes further down."""
+    found = headlines(
+        [
+            headline("tie/different", "TIE-4", "tie"),
+            headline("dty/default-bf16-2", "DTY-1"),
+            headline("dty/none", "DTY-1"),
+            headline("fmt/truncated-single", "FMT-1"),
+            headline("res/hub-private", "RES-14"),
+            headline("ini/marked-weight", "INI-5"),
+            headline("own/mine", "DTY-1"),
+        ]
+    )
+    assert [(row.clause, row.cases) for row in found] == [
+        ("DTY-1", ("dty/default-bf16-2", "dty/none")),
+        ("TIE-4", ("tie/different",)),
+    ]
+    table = headline_table(found)
+    assert table.row_count == 2
+    screen = Console(width=80, file=StringIO())
+    screen.print(table)
+    assert "both stored, different" in screen.file.getvalue()
+    assert len(screen.file.getvalue().splitlines()) == 3
