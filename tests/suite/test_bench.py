@@ -75,13 +75,12 @@ def test_a_sample_has_every_clock() -> None:
 
 
 def test_a_peak_is_above_what_was_there() -> None:
-    held = torch.ones(10 * MIB)
+    """The most at one time, of memory that is mapped anew: the heap may have had room."""
     with memory.peaks(sampled=True) as found:
-        torch.ones(5 * MIB).sum()
-        torch.ones(3 * MIB).sum()
-    assert 18 * MIB < found.total < 30 * MIB
+        memory.warm(20 * MIB)
+        memory.warm(12 * MIB)
+    assert 19 * MIB < found.total < 26 * MIB
     assert found.anonymous <= found.total + MIB
-    assert held.sum() == held.numel()
 
 
 def test_a_process_measures_and_its_failure_is_told() -> None:
