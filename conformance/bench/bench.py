@@ -53,13 +53,16 @@ def bench(patterns: Sequence[str], names: Sequence[str], rounds: int, out: Path 
     cases, contenders = select(patterns), chosen(names)
     if not cases or not contenders:
         raise NothingToMeasure(f"nothing to measure: {[*patterns, *names]}")
+    folder = run_folder(out, "bench")
+    series: list[Series] = []
+    held: list[Held] = []
     with watching() as progress:
         advance = progress.task("Measuring", (rounds + 1) * len(cases))
-        series = [take(case, contenders, rounds, advance) for case in cases]
-    folder = run_folder(out, "bench")
-    held = hold(series)
-    write_whole(folder / "bench.json", json.dumps(record(series, held, rounds), indent=1))
-    write_whole(folder / "bench.svg", plot(series))
+        for case in cases:  # kept one by one: a run that is cut short has measured something
+            series.append(take(case, contenders, rounds, advance))
+            held = hold(series)
+            write_whole(folder / "bench.json", json.dumps(record(series, held, rounds), indent=1))
+            write_whole(folder / "bench.svg", plot(series))
     show(series, held, folder)
     return 0 if all(each.equal for each in series) else 1
 
