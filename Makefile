@@ -57,7 +57,8 @@ gpu: gpu-test gpu-check gpu-bench gpu-against  ## all that needs a GPU; fails wh
 
 gpu-test: $(STAMP)  ## the tests on a GPU, Llama-2-7B among them: LLAMA2_7B=PATH for the real weights
 	@mkdir -p $(NIGHT)
-	$(BIN)/python -m pytest -o strict=true -m gpu --require-gpu --junitxml=$(NIGHT)/junit.xml $(ARGS)
+	$(BIN)/python -m pytest -o strict=true -m gpu --require-gpu \
+	  -o junit_family=xunit1 --junitxml=$(NIGHT)/junit.xml $(ARGS)
 
 gpu-check: $(STAMP)
 	@$(BIN)/conformance check --device cuda --out $(NIGHT)/cases

@@ -18,7 +18,7 @@ CLAUSES = ("MEM-1", "INI-1", "INF-1", "INF-2", "INF-3", "OUT-1", "OUT-3", "OUT-4
 NEEDED = 22 * 2**30
 
 # Bytes of anonymous memory: activations, and what torch keeps; never a copy of the weights.
-MOST = 2 * 2**30
+MOST = 2**30
 
 
 @pytest.mark.slow
