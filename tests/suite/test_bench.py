@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from conformance.bench import series
+from conformance.bench import memory, series
 from conformance.bench.bench import Held, hold, select
 from conformance.bench.cases import BOUNDS, CASES, Bound, Case
 from conformance.bench.checkpoints import Weights, many_small, size_of, written
