@@ -54,6 +54,17 @@ CASES = [
         Case(f"dty/kept-{dtype}", ("DTY-9",), model=KEPT, options={"dtype": dtype})
         for dtype in ("float16", "bfloat16", "float32")
     ),
+    # By the name that every release knows: T5 keeps a projection in float32 under float16 only.
+    *(
+        Case(
+            f"dty/t5-kept-{name}",
+            ("DTY-9",),
+            "t5-tied-embedding",
+            model="transformers:T5ForConditionalGeneration",
+            options={"torch_dtype": Torch(name)},
+        )
+        for name in ("float16", "bfloat16")
+    ),
     *(
         Case(f"dty/own-buffers-{name}", ("DTY-10",), recipe, ("own-buffers",), model=BUFFERED)
         for name, recipe in (("f32", "llama-f32"), ("bf16", "llama-bf16-2"))
