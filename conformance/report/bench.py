@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined, Template
 from rich.table import Table
 from rich.text import Text
 
 from conformance.report.plain import plain
+from conformance.report.templates import template
 from conformance.report.terminal import console
 
 if TYPE_CHECKING:
@@ -93,7 +91,7 @@ def plot(series: Sequence[Series]) -> str:
 
     A thin line is the range of all samples, a mark the limit.
     """
-    return _template().render(
+    return template("bench.svg.j2").render(
         panels=[_panel(each) for each in series if each.measured],
         bar=BAR,
         label=LABEL,
@@ -120,12 +118,3 @@ def _panel(series: Series) -> dict[str, object]:
             for row in sorted(series.measured, key=lambda row: row.median(clock))
         ],
     }
-
-
-@cache
-def _template() -> Template:
-    text = files("conformance.report").joinpath("bench.svg.j2").read_text("utf-8")
-    environment = Environment(
-        undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(text)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
-from functools import cache
-from importlib.resources import files
 from itertools import chain
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from conformance.changes import Change
@@ -18,6 +15,7 @@ from conformance.report.details import details, names_of
 from conformance.report.plain import plain
 from conformance.report.sheet import Column, cases, clauses_of, columns, word_of
 from conformance.report.symbols import ENDINGS, SYMBOLS
+from conformance.report.templates import template, text
 from conformance.report.upgrade import Row, costs, notes, rows, what_of
 from conformance.report.whole import Report
 from conformance.spec import STAGES, clauses
@@ -27,8 +25,8 @@ def page(report: Report) -> str:
     """The page; equal reports give equal pages."""
     sheet = columns(report)
     code = report.footer["exit_code"]
-    style, script = (Markup(_text(name)) for name in ("report.css", "report.js"))
-    return _template().render(
+    style, script = (Markup(text(name)) for name in ("report.css", "report.js"))
+    return template("report.html.j2").render(
         style=style,
         script=script,
         script_hash=script_hash(script),
@@ -54,20 +52,6 @@ def page(report: Report) -> str:
         symbols=SYMBOLS,
         data=details(sheet),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["plain"] = plain
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    return environment.from_string(_text("report.html.j2"))
-
-
-def _text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("utf-8")
 
 
 def script_hash(script: str) -> str:

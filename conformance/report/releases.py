@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, Result
 from conformance.report.html import script_hash
 from conformance.report.plain import plain
 from conformance.report.tally import broken
+from conformance.report.templates import template, text
 from conformance.spec import STAGES, Clause, clauses
 
 HEADING = "Releases of transformers against the specification"
@@ -104,11 +103,8 @@ def as_markdown(columns: Sequence[Column]) -> str:
 
 def as_html(columns: Sequence[Column]) -> str:
     """The page `docs/releases.html`, which needs nothing but itself."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    style = Markup(_text("report.css") + _text("releases.css"))
-    return environment.from_string(_text("releases.html.j2")).render(
+    style = Markup(text("report.css") + text("releases.css"))
+    return template("releases.html.j2").render(
         style=style,
         style_hash=script_hash(style),
         heading=HEADING,
@@ -120,10 +116,6 @@ def as_html(columns: Sequence[Column]) -> str:
         statuses=_seen(columns),
         reasons=[reason.removeprefix("- ").replace("`", "") for reason in _reasons(columns)],
     )
-
-
-def _text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("utf-8")
 
 
 def _dates(columns: Sequence[Column]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ def headlines(changes: Iterable[Change]) -> list[Row]:
     stage: what most users meet. Those of the most cases come first."""
     by_id = {case.id: case for case in CASES}
     met = [each for each in changes if each.case in by_id and _is_plain(by_id[each.case])]
-    own = [row for row in rows(met) if any(_stage(row.clause) == _stage(c) for c in row.cases)]
+    own = [row for row in rows(met) if any(_is_of_stage(case, row.clause) for case in row.cases)]
     return sorted(own, key=lambda row: -len(row.cases))[:HEADLINES]
 
 
@@ -92,9 +91,8 @@ def _is_plain(case: Case) -> bool:
     return not odd and len(case.options) <= 1 and not case.model.startswith(OF_THE_SUITE)
 
 
-def _stage(identifier: str) -> str:
-    """Of a clause or a case."""
-    return re.split("[-/]", identifier)[0].upper()
+def _is_of_stage(case: str, clause: str) -> bool:
+    return case.startswith(f"{clauses()[clause].stage.lower()}/")
 
 
 def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:

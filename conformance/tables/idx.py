@@ -87,24 +87,17 @@ CASES = [
     *(
         rejected(
             f"idx/shard-is-{name}",
-            "IDX-11",
+            clause,
             "index.json",
-            "model.norm.weight",
+            told,
             recipe=TWO_SHARDS,
             faults=(f"index-names-{name}",),
         )
-        for name in ("null", "number")
-    ),
-    *(
-        rejected(
-            f"idx/shard-is-{name}",
-            "IDX-9",
-            "index.json",
-            "outside.safetensors",
-            recipe=TWO_SHARDS,
-            faults=(f"index-names-{name}",),
+        for clause, told, names in (
+            ("IDX-11", "model.norm.weight", ("null", "number")),
+            ("IDX-9", "outside.safetensors", ("absolute", "drive")),
         )
-        for name in ("absolute", "drive")
+        for name in names
     ),
     *(
         Case(f"idx/{name}", ("IDX-10",), TWO_SHARDS, (f"index-{name}",))
