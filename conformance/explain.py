@@ -19,7 +19,8 @@ from reference_loader.checkpoint import may_be_id
 from reference_loader.devices import place
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan
-from reference_loader.pump import CHUNK, LANES, SLOT
+from reference_loader.pump import CHUNK
+from reference_loader.ring import LANES, SLOT, SLOTS
 
 CPU, DISK = "cpu", "disk"
 NARROW = torch.bfloat16  # what a model that does not fit is asked for first
@@ -172,8 +173,8 @@ def peaks_of(decided: LoadPlan, parts: tuple[Part, ...]) -> Peaks:
     pickled = (
         [file.stat().st_size for file in decided.files if file.suffix == ".bin"] if casts else []
     )
-    ring = 2 * SLOT * min(LANES, torch.get_num_threads()) if devices else 0
-    staged = {device: size + ring // 2 for device, size in devices.items()}
+    ring = SLOTS * SLOT * min(LANES, torch.get_num_threads()) if devices else 0
+    staged = {device: size + ring // SLOTS for device, size in devices.items()}
     return Peaks(host - views + ring, views + window + max(pickled, default=0), staged)
 
 

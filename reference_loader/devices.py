@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -123,6 +125,29 @@ def numbered(where: Any) -> str:
     """The name of a device, "cuda:0" for "cuda"; of `DISK` that word."""
     whole = where == DISK or where.index is not None or where.type == "cpu"
     return str(where) if whole else f"{where}:0"
+
+
+@contextmanager
+def woken(device_map: Any) -> Iterator[None]:
+    """Have the context of a GPU that is asked for made beside the block, which takes a while.
+
+    What is wrong with the device is found, and said, where it is used.
+    """
+    with ThreadPoolExecutor(1) as beside:  # starts no thread by itself
+        if _sleeps(device_map):
+            beside.submit(_wake, device_map)
+        yield
+
+
+def _sleeps(device_map: Any) -> bool:
+    inferred = device_map is None or isinstance(device_map, Mapping) or device_map in INFERRED
+    return not inferred and torch.cuda.is_available() and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+
+
+def _wake(place: Any) -> None:
+    device = _device(place)
+    if device != DISK and device.type == "cuda":
+        torch.empty(0, device=device)
 
 
 def _module(name: str, device_map: DeviceMap) -> str | None:

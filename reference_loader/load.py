@@ -15,6 +15,7 @@ import torch
 from reference_loader import decide
 from reference_loader.architecture import Architecture, choose
 from reference_loader.checkpoint import locate, of_file, of_state_dict, open_config, open_folder
+from reference_loader.devices import woken
 from reference_loader.dtypes import model_dtype
 from reference_loader.errors import BadOptions
 from reference_loader.files import is_file
@@ -50,8 +51,9 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
         LoadError: see `reference_loader.errors`; each is also the builtin exception that stock
             documents.
     """
-    with _collected_later():
-        return _load(source, model_args, Options.of(options))
+    wanted = Options.of(options)
+    with _collected_later(), woken(wanted.device_map):
+        return _load(source, model_args, wanted)
 
 
 def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -> Any:

@@ -23,8 +23,8 @@ PACKAGES = ("reference_loader", "conformance", "fixtures")
 MEDIAN_LENGTH = 15
 LONGEST_FUNCTION = 45
 # The house plan aims at about 1,500; the Hub, placement, damage, and a pump in bounded memory, to
-# GPUs too, took it past that.
-REFERENCE_LINES = 2200
+# GPUs too, by reads past the page cache where it is cold, took it past that.
+REFERENCE_LINES = 2300
 
 NO_TORCH = ("compare", "records", "deviations", "changes")
 IN_THE_TARGET = ("observe", "probe")

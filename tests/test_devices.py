@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from accelerate.utils import get_balanced_memory, get_max_memory, infer_auto_device_map
 from transformers import AutoConfig, LlamaForCausalLM
 
-from reference_loader import from_pretrained, plan
+from reference_loader import devices, from_pretrained, plan
 from reference_loader.devices import check, check_disk, memory_device, needs_hooks, place, requested
 from reference_loader.errors import BadOptions, MetaDevice
 
@@ -193,3 +194,47 @@ def test_a_gpu_over_its_budget_needs_no_gpu_to_be_refused(checkpoint: Any, where
     """PLC-10: before a weight is read, and by whatever name it goes."""
     with pytest.raises(BadOptions, match="144,256 bytes on cuda:0; max_memory allows 100,000"):
         from_pretrained(checkpoint("llama-f32-2"), device_map=where, max_memory={0: 100_000})
+
+
+class Slow:
+    """A GPU whose context takes until `made` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Any] = []
+        self.threads: list[int] = []
+        self.made = threading.Event()
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+        monkeypatch.setattr(devices, "_wake", self.wake)
+
+    def wake(self, where: Any) -> None:
+        self.asked.append(where)
+        self.threads.append(threading.get_ident())
+        assert self.made.wait(30)
+
+
+@pytest.mark.parametrize("where", ["cuda", 0, torch.device("cuda")], ids=repr)
+def test_a_gpu_wakes_while_the_load_is_planned(monkeypatch: pytest.MonkeyPatch, where: Any) -> None:
+    """In a thread beside, which is gone at the end."""
+    gpu, before = Slow(monkeypatch), threading.active_count()
+    with devices.woken(where):
+        gpu.made.set()  # by the plan, while the context is made
+    assert gpu.asked == [where]
+    assert threading.get_ident() not in gpu.threads
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("where", [None, "auto", {"": 0}], ids=repr)
+def test_what_names_no_gpu_wakes_none(monkeypatch: pytest.MonkeyPatch, where: Any) -> None:
+    gpu = Slow(monkeypatch)
+    with devices.woken(where):
+        pass
+    assert gpu.asked == []
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk", "no such place", -1], ids=repr)
+def test_no_gpu_is_touched_for_another_place(monkeypatch: pytest.MonkeyPatch, where: Any) -> None:
+    """And what is no device at all is said by the plan, not from here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with devices.woken(where):
+        pass

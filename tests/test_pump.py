@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
 import threading
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,11 @@ import torch
 
 from fixtures.edit import read_weights
 from fixtures.files import SAFETENSORS_DTYPES, write_safetensors
-from reference_loader import LoadError, from_pretrained, plan
+from reference_loader import LoadError, from_pretrained, plan, ring
+from reference_loader.copies import Copy, Crew
 from reference_loader.llama import Llama
-from reference_loader.pump import CHUNK, SLOT, Copy, Lane, carry_out, share_out
+from reference_loader.pump import CHUNK, carriers
+from reference_loader.ring import PAGE, SLOT, Lane
 from reference_loader.tensors import MappedFile, read_header
 
 MIB = 2**20
@@ -154,18 +159,26 @@ class Whole:
 
 
 def on_cores(copies: list[Copy]) -> None:
-    carry_out(copies)
+    with carriers() as carry:
+        for copy in copies:
+            carry(copy)
 
 
-def through_slots(copies: list[Copy]) -> None:
+def through_slots(copies: list[Copy], size: int = SLOT, slots: int = 2) -> None:
     """As to a GPU, with plain memory in its place."""
-    lanes = [Lane(torch.device("cpu")) for _ in range(3)]
-    share_out(copies, SLOT, [lane.carry for lane in lanes])
-    for lane in lanes:
-        lane.finish()
+    with Crew(size, [Lane(torch.device("cpu"), size, slots) for _ in range(3)]) as crew:
+        for copy in copies:
+            crew.carry(copy)
 
 
-WAYS = pytest.mark.parametrize("way", [on_cores, through_slots])
+def past_the_page_cache(copies: list[Copy]) -> None:
+    """The same, and no page of a file counts as cached."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ring, "_cached", lambda _: False)
+        through_slots(copies, CHUNK + 512)
+
+
+WAYS = pytest.mark.parametrize("way", [on_cores, through_slots, past_the_page_cache])
 
 
 @WAYS
@@ -251,7 +264,89 @@ def test_no_thread_and_no_setting_outlives_a_cast(sparse: Path) -> None:
 def test_what_fails_in_a_thread_fails_the_load(tmp_path: Path) -> None:
     whole = Whole(tmp_path, {"large": torch.zeros(3 * CHUNK)})
     with pytest.raises(RuntimeError, match="size"):
-        carry_out([Copy(whole.views["large"], torch.empty(5), whole.file)])
+        on_cores([Copy(whole.views["large"], torch.empty(5), whole.file)])
     os.truncate(whole.path, 1000)
-    with pytest.raises(LoadError, match=r"weights\.safetensors became shorter"):
-        through_slots([Copy(whole.views["large"], torch.empty(3 * CHUNK), whole.file)])
+    for way in (through_slots, past_the_page_cache):
+        with pytest.raises(LoadError, match=r"weights\.safetensors became shorter"):
+            way([Copy(whole.views["large"], torch.empty(3 * CHUNK), whole.file)])
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_any_ring_carries_all(tmp_path: Path, slots: int) -> None:
+    """Of slots no larger than a page, or larger than the tensor, of any number."""
+    values = torch.arange(3 * CHUNK + 77, dtype=torch.int32)
+    whole = Whole(tmp_path, {"before": torch.ones(3, dtype=torch.uint8), "large": values})
+    for size in (PAGE, CHUNK - 4, 16 * CHUNK):
+        destination = torch.zeros_like(values)
+        through_slots([Copy(whole.views["large"], destination, whole.file)], size, slots)
+        assert torch.equal(destination, values)
+
+
+def forgotten(path: Path) -> None:
+    """Have the page cache forget a file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_what_the_page_cache_lacks_is_read_past_it(tmp_path: Path) -> None:
+    """And does not come into it; what it holds is taken from it."""
+    whole = Whole(tmp_path, {"large": torch.randn(4 * CHUNK)})
+    view = whole.views["large"]
+    forgotten(whole.path)
+    if ring._cached(view):
+        pytest.skip("this file system keeps its pages: nothing can be cold")
+    filled = torch.empty(4 * CHUNK)
+    through_slots([Copy(view, filled, whole.file)])
+    assert not ring._cached(view)
+    assert torch.equal(filled, view)  # reads all of it through the mapping
+    assert ring._cached(view)
+
+
+def test_without_direct_reads_the_usual_ones_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may refuse them, or the system not have them."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    whole = Whole(tmp_path, {"large": torch.randn(CHUNK)})
+    monkeypatch.setattr(os, "open", refuse)
+    filled = torch.empty(CHUNK)
+    past_the_page_cache([Copy(whole.views["large"], filled, whole.file)])
+    assert torch.equal(filled, whole.views["large"])
+
+
+def test_copies_are_made_while_more_are_prepared(tmp_path: Path) -> None:
+    """What was given first has arrived before the last is even thought of."""
+    first, second = torch.zeros(4), torch.zeros(4)
+    with carriers() as carry:
+        carry(Copy(torch.ones(4), first, None))
+        deadline = time.monotonic() + 30
+        while not first.all() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert first.all()
+        carry(Copy(torch.ones(4), second, None))
+    assert second.all()
+
+
+def test_what_fails_outside_ends_the_threads() -> None:
+    """And nothing that was waiting is carried any more."""
+    before, carried, gate = threading.active_count(), [], threading.Event()
+
+    def slowly(piece: Copy) -> None:
+        carried.append(piece)
+        gate.wait(30)
+
+    copy = Copy(torch.ones(4), torch.zeros(4), None)
+    crew = Crew(SLOT, [nullcontext(slowly)])
+    with pytest.raises(ZeroDivisionError), crew:
+        for _ in range(5):
+            crew.carry(copy)
+        while not carried:
+            time.sleep(0.001)
+        threading.Timer(0.1, gate.set).start()
+        raise ZeroDivisionError
+    assert len(carried) == 1
+    assert threading.active_count() <= before + 1  # the timer's may take a moment to end

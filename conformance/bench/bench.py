@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +21,8 @@ from conformance.keep import now, run_folder, write_whole
 class NothingToMeasure(ValueError):
     """No case, or no contender, of that name; or no case for this machine."""
 
+
+MB = 1e6
 
 PACKAGES = ("torch", "transformers", "safetensors", "accelerate")
 
@@ -100,15 +102,15 @@ def _measured(bound: Bound, series: Series) -> float | None:
     row = series.rows.get(bound.of)
     if row is None or not row.samples:
         return None
-    match bound.clock:
-        case "peak":
-            return row.memory.peaks["total"] / series.result
-        case "limit":
-            return series.share(bound.of)
-        case "predicted":
-            return abs(series.predicted / row.memory.peaks["total"] - 1)
-        case clock:
-            return series.ratio(bound.of, clock)
+    peaks, gpu = row.memory.peaks, row.memory.gpu
+    ways: dict[str, Callable[[], float | None]] = {
+        "peak": lambda: peaks["total"] / series.result,
+        "anonymous": lambda: peaks["anonymous"] / MB,
+        "gpu": lambda: (gpu["allocated"] - series.result) / MB,
+        "limit": lambda: series.share(bound.of),
+        "predicted": lambda: abs(series.predicted / peaks["total"] - 1),
+    }
+    return ways.get(bound.clock, lambda: series.ratio(bound.of, bound.clock))()
 
 
 def record(series: Iterable[Series], held: Iterable[Held], rounds: int) -> dict[str, Any]:
@@ -126,12 +128,15 @@ def record(series: Iterable[Series], held: Iterable[Held], rounds: int) -> dict[
 
 
 def machine() -> dict[str, Any]:
-    """The versions and the sizes that figures depend on; no name of the machine."""
+    """The versions, the sizes and the GPU that figures depend on; no name of the machine."""
+    import torch
+
     return {
         "python": platform.python_version(),
         "system": platform.system(),
         "cores": os.cpu_count(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         **{package: _version(package) for package in PACKAGES},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conformance.bench.checkpoints import Weights, llama, many_small
+from conformance.bench.checkpoints import LLAMA2_7B, Weights, llama, many_small
 
 LLAMA = "transformers:LlamaForCausalLM"
 
@@ -56,12 +56,45 @@ CASES = (
         clock="touched",
         cold=True,
     ),
-    Case("cuda-same", "1 GB to a GPU, same dtype", llama(16, "bfloat16"), device="cuda"),
+    Case(
+        "cuda-same",
+        "1 GB to a GPU, same dtype",
+        llama(16, "bfloat16"),
+        clock="again",
+        again=5,
+        device="cuda",
+    ),
     Case(
         "cuda-widen",
         "1 GB to a GPU, bfloat16 to float32",
         llama(16, "bfloat16"),
         "float32",
+        clock="again",
+        again=5,
+        device="cuda",
+    ),
+    Case(
+        "cuda-7b",
+        "Llama-2-7B to a GPU, same dtype",
+        LLAMA2_7B,
+        clock="again",
+        again=3,
+        device="cuda",
+    ),
+    Case(
+        "cuda-7b-cast",
+        "Llama-2-7B to a GPU, float16 to bfloat16",
+        LLAMA2_7B,
+        "bfloat16",
+        clock="again",
+        again=3,
+        device="cuda",
+    ),
+    Case(
+        "cuda-cold",
+        "1 GB to a GPU, same dtype, page cache cold",
+        llama(16, "bfloat16"),
+        cold=True,
         device="cuda",
     ),
 )
@@ -75,9 +108,10 @@ class Bound:
         what: in words.
         case: the case's id.
         of: the contender that is held.
-        clock: see `Case`; "whole", "peak", "limit" and "predicted" besides.
+        clock: see `Case`; "whole", "peak", "limit", "predicted", "anonymous" and "gpu" besides.
         most: the largest ratio to stock as it comes; for "peak", to the result; for "limit", the
-            smallest share of the limit; for "predicted", how far the prediction may be off.
+            smallest share of the limit; for "predicted", how far the prediction may be off; for
+            "anonymous", MB of the host; for "gpu", MB of the device above the result.
     """
 
     what: str
@@ -102,4 +136,20 @@ BOUNDS = (
         Bound(f"{case}: predicted peak is off by", case, "predicted", 0.10)
         for case in ("same", "widen", "narrow", "cold")
     ),
+    *(
+        bound
+        for case, what, ratio in (
+            ("cuda-same", "1 GB to a GPU", 0.35),
+            ("cuda-widen", "1 GB to a GPU, cast", 0.25),
+            ("cuda-7b", "7B to a GPU", 0.35),
+            ("cuda-7b-cast", "7B to a GPU, cast", 0.25),
+        )
+        for bound in (
+            Bound(what, case, "again", ratio),
+            Bound(f"{what}: host's anonymous memory, MB", case, "anonymous", 300),
+            Bound(f"{what}: GPU's memory above the model, MB", case, "gpu", 200),
+        )
+    ),
+    Bound("1 GB to a GPU: share of the limit", "cuda-same", "limit", 0.85),
+    Bound("7B to a GPU: share of the limit", "cuda-7b", "limit", 0.85),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fixtures import llama2_7b
 from fixtures.cache import cache_root
 from fixtures.files import byte_size, write_index, write_json, write_safetensors
 from fixtures.write import materialise
@@ -19,6 +21,9 @@ WRITER_VERSION = 1
 
 SHARDS = 4
 
+# The folder of the real weights, where somebody has them.
+REAL_LLAMA2_7B = "LLAMA2_7B"
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -26,12 +31,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Weights:
     """What is written: random values for the model that the config describes.
 
-    Without a config `name` is that of a recipe of the fixtures.
+    Without a config `name` is that of a recipe of the fixtures, or of `LLAMA2_7B`.
     """
 
     name: str
     dtype: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+
+
+LLAMA2_7B = Weights("llama-2-7b", "float16")
 
 
 def llama(layers: int, dtype: str) -> Weights:
@@ -69,6 +77,9 @@ def many_small(pairs: int) -> Weights:
 
 def written(weights: Weights) -> Path:
     """The folder of the checkpoint; it is written if it is not there yet."""
+    if weights == LLAMA2_7B:
+        real = os.environ.get(REAL_LLAMA2_7B)
+        return Path(real) if real else llama2_7b.written(llama2_7b.default_folder())
     if not weights.config:
         return materialise(weights.name)
     folder = cache_root() / "bench" / f"{weights.name}-{WRITER_VERSION}"

@@ -96,6 +96,10 @@ def measure(order: Order) -> Sample:
 def _make_ready(order: Order) -> None:
     gc.collect()
     memory.warm(order.expected)
+    if order.sampled and order.task.device != "cpu":
+        import torch
+
+        torch.empty(1, device=order.task.device)  # its context is not the load's memory
     if order.cold:
         memory.forget(Path(order.task.folder))
 

@@ -22,7 +22,7 @@ from conformance.bench.sample import Order, Sample
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 600.0  # seconds that one process may take
-WIDTH = {"float32": 4, "bfloat16": 2}  # bytes of an element
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an element
 
 
 class NotMeasured(RuntimeError):
@@ -144,6 +144,14 @@ def _result(case: Case, stored: int) -> int:
     return stored * WIDTH[case.dtype] // WIDTH[case.weights.dtype]
 
 
+def _on_the_host(series: Series) -> int:
+    """Bytes that a load may take there, with room: what it keeps, and what it casts from."""
+    if series.case.device != "cpu":
+        return 0
+    casts = series.case.dtype != "auto"
+    return round(1.2 * (series.result + (series.stored if casts else 0)))
+
+
 def _sample(
     series: Series, row: Row, task: Task, environment: Mapping[str, str], sampled: bool
 ) -> None:
@@ -154,7 +162,7 @@ def _sample(
         again=0 if sampled else case.again,
         cold=case.cold,
         sampled=sampled,
-        expected=round(1.2 * (series.result + (series.stored if case.dtype != "auto" else 0))),
+        expected=_on_the_host(series),
         started=time.monotonic(),
     )
     try:
@@ -172,10 +180,10 @@ def _probe(series: Series, folder: Path) -> Probe | None:
     """The bare work of the case; of views there is none."""
     case = series.case
     stored = case.weights.dtype
-    if case.device != "cpu":
-        return Probe(str(folder), "device", stored, stored, series.stored)
     if case.cold:
         return Probe(str(folder), "read", stored, stored, series.stored)
+    if case.device != "cpu":
+        return Probe(str(folder), "device", stored, stored, series.stored)
     if case.dtype == "auto":
         return None
     size = series.stored // WIDTH[stored] * WIDTH[stored]

@@ -36,7 +36,8 @@ def order(contender: str = STOCK, again: int = 0, dtype: str = "auto") -> Order:
 
 def row(contender: str, *seconds: float, digest: str = "same", peak: int = 100) -> Row:
     samples = [Sample(first=s, again=[s, s], digest=digest) for s in seconds]
-    return Row(contender, samples, Sample(peaks={"total": peak, "anonymous": 0, "file": 0}))
+    peaks = {"total": peak, "anonymous": 7, "file": 0}
+    return Row(contender, samples, Sample(peaks=peaks, gpu={"allocated": 103}))
 
 
 def rows(*found: Row, **fields: Any) -> Series:
@@ -125,6 +126,10 @@ def test_one_other_tensor_is_an_unequal_case() -> None:
         ("limit", 0.91, False),
         ("predicted", 0.05, True),
         ("predicted", 0.03, False),
+        ("anonymous", 7e-6, True),
+        ("anonymous", 6e-6, False),
+        ("gpu", 3e-6, True),
+        ("gpu", 2e-6, False),
     ],
 )
 def test_a_bound_can_be_broken(
