@@ -5,17 +5,15 @@ What each trick is worth is measured in docs/performance.md.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from reference_loader.copies import LIBC, Copy, Crew
+from reference_loader.copies import Copy, Crew
 from reference_loader.devices import DISK, memory_device
 from reference_loader.formats import Opened, opened
 from reference_loader.offload import Offloaded
@@ -24,12 +22,8 @@ from reference_loader.ring import LANES, SLOT, Lane
 from reference_loader.skeleton import EXTRA_STATE, put, put_into
 from reference_loader.tensors import MappedFile
 
-# Bytes of a file that are cast at a time: they, and what they become, stay in a core's cache.
-CHUNK = 2**20
-
-# madvise(2): forget pages that a file still has; give pages their memory before they are written
-# to, since Linux 5.14.
-DONT_NEED, POPULATE_WRITE = 4, 23
+# Bytes of a file that are cast at a time: they are read and cast within a core's cache.
+CHUNK = 2**21
 
 Carry = Callable[[Copy], None]
 
@@ -125,21 +119,4 @@ def _crew(device: torch.device) -> Crew:
     cores = torch.get_num_threads()
     if device.type == "cuda":
         return Crew(SLOT, [Lane(device) for _ in range(min(LANES, cores))])
-    return Crew(CHUNK, [nullcontext(_cast)] * cores)
-
-
-def _cast(piece: Copy) -> None:
-    # One call for many pages instead of a fault for each.
-    _advise(piece.destination, POPULATE_WRITE)
-    piece.destination.copy_(piece.source)
-    # The file's pages have been used; without this the source stays in memory beside the result.
-    if piece.offset is not None:
-        _advise(piece.source, DONT_NEED)
-
-
-def _advise(tensor: torch.Tensor, advice: int) -> None:
-    """madvise(2) on the pages that are the tensor's alone; where it is not known, nothing."""
-    start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    stop = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-    if LIBC is not None and stop > start and tensor.is_contiguous():
-        LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), advice)
+    return Crew(CHUNK, [Lane(device, CHUNK, slots=1) for _ in range(cores)])

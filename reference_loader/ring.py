@@ -1,6 +1,6 @@
-"""The way to a GPU: a ring of pinned slots a thread, filled from the file while others are sent.
+"""The way of values into memory: read into a slot, copied or sent from there, cast on arrival.
 
-What each trick is worth, and what is still to be measured, is in docs/gpu.md.
+What each trick is worth is in docs/performance.md, what is still to be measured in docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -10,29 +10,33 @@ import mmap
 import os
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from reference_loader.copies import LIBC, Copy, Way
 from reference_loader.errors import BadTensorFile
+from reference_loader.tensors import MappedFile
 
-# Bytes of one pinned slot, slots of a thread, and threads: enough to keep a PCIe link busy.
+# To a GPU: bytes of one pinned slot, slots of a thread, threads; enough to keep a PCIe link busy.
 SLOT = 2**23
 SLOTS = 2
 LANES = 8
 
 PAGE = mmap.PAGESIZE
 
-# What a slot has more than `SLOT`: direct reads begin and end at pages, and memory at one too.
+# What a slot has more than its size: direct reads begin and end at pages, and memory at one too.
 MARGIN = 3 * PAGE
+
+# madvise(2): give pages their memory before they are written to, since Linux 5.14.
+POPULATE_WRITE = 23
 
 
 class Lane:
-    """One thread's way to a GPU.
+    """One thread's way into the memory of a device, by slots that it fills in turn.
 
-    On the CPU the slots are plain memory and sending is a copy: the same steps, to be tested.
+    For a GPU they are pinned, and one is filled while another is sent. For the CPU one is enough:
+    what was read is still in the core's cache when it is cast; otherwise the steps are the same.
     """
 
     def __init__(self, device: torch.device, size: int = SLOT, slots: int = SLOTS) -> None:
@@ -63,8 +67,9 @@ class Lane:
         slot, sent = self._slots[0]
         if sent is not None:
             sent.synchronize()
-        held = _read(piece, slot)
-        values = held.view(piece.source.dtype).view(piece.source.shape)
+        else:
+            _populate(piece.destination)  # one call for many pages instead of a fault for each
+        values = _read(piece, slot)
         with torch.cuda.stream(self._stream):  # nothing, for None
             # Sent as it is stored and cast there: fewer bytes on the way, and no core is needed.
             arrived = values.to(self._device, non_blocking=True)
@@ -79,23 +84,41 @@ class Lane:
             self._stream.synchronize()
 
 
+def _populate(tensor: torch.Tensor) -> None:
+    """On the pages that are the tensor's alone; where they are not known, nothing."""
+    start = -(-tensor.data_ptr() // PAGE) * PAGE
+    stop = (tensor.data_ptr() + tensor.nbytes) // PAGE * PAGE
+    if LIBC is not None and stop > start and tensor.is_contiguous():
+        LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), POPULATE_WRITE)
+
+
 def _read(piece: Copy, slot: torch.Tensor) -> torch.Tensor:
-    """The source's bytes, in the slot: by reads, which are faster than its mapping's faults."""
-    offset, size = piece.offset, piece.source.nbytes
-    if offset is None or piece.file is None:
-        slot[:size].copy_(piece.source.reshape(-1).view(torch.uint8))
-        return slot[:size]
+    """The source's values: of a file by reads, which cost less than the faults of its mapping.
+
+    Memory that is no file's is copied into the slot only if that is pinned.
+    """
+    source, offset, size = piece.source, piece.offset, piece.source.nbytes
+    if offset is not None and piece.file is not None:
+        held = _read_file(piece.file, offset, size, slot, _cached(source))
+    elif slot.is_pinned():
+        held = slot[:size].copy_(source.reshape(-1).view(torch.uint8))
+    else:
+        return source
+    return held.view(source.dtype).view(source.shape)
+
+
+def _read_file(
+    file: MappedFile, offset: int, size: int, slot: torch.Tensor, cached: bool
+) -> torch.Tensor:
     before = offset % PAGE  # bytes of the page that are not the piece's
     memory = memoryview((ctypes.c_char * slot.nbytes).from_address(slot.data_ptr())).cast("B")
-    path = piece.file.path
     start, stop = offset - before, before + size
-    done = 0 if _cached(piece.source) else _read_directly(path, memory, start, stop)
-    with path.open("rb", buffering=0) as file:
-        while done < stop:
-            count = os.preadv(file.fileno(), [memory[done:stop]], start + done)
-            if not count:
-                raise BadTensorFile(f"{path} became shorter while it was read.")
-            done += count
+    done = 0 if cached else _read_directly(file, memory, start, stop)
+    while done < stop:
+        count = os.preadv(file.descriptor, [memory[done:stop]], start + done)
+        if not count:
+            raise BadTensorFile(f"{file.path} became shorter while it was read.")
+        done += count
     return slot[before:stop]
 
 
@@ -109,12 +132,13 @@ def _cached(source: torch.Tensor) -> bool:
     return 2 * bytes(held).count(1) >= pages
 
 
-def _read_directly(path: Path, memory: memoryview, start: int, size: int) -> int:
+def _read_directly(file: MappedFile, memory: memoryview, start: int, size: int) -> int:
     """Read what lies on the disk past the page cache, which costs a copy; the bytes that came."""
     with suppress(OSError):  # a file system without such reads
-        file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        direct = os.open(file.path, os.O_RDONLY | os.O_DIRECT)
         try:
-            return os.preadv(file, [memory[: -(-size // PAGE) * PAGE]], start)
+            if os.path.sameopenfile(direct, file.descriptor):
+                return os.preadv(direct, [memory[: -(-size // PAGE) * PAGE]], start)
         finally:
-            os.close(file)
+            os.close(direct)
     return 0

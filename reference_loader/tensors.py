@@ -6,10 +6,12 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import os
 import struct
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -65,9 +67,13 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         Unreadable: see `files.opened`.
     """
     with opened(path) as file:
-        size = path.stat().st_size
-        length = _header_length(path, file.read(8), size)
-        entries = _parse(path, file.read(length))
+        return _header_of(path, file)
+
+
+def _header_of(path: Path, file: BinaryIO) -> dict[str, StoredTensor]:
+    size = os.fstat(file.fileno()).st_size
+    length = _header_length(path, file.read(8), size)
+    entries = _parse(path, file.read(length))
     base = 8 + length
     stored = [_stored(path, key, entry, base) for key, entry in entries.items()]
     stored.sort(key=lambda tensor: (tensor.start, tensor.stop))
@@ -83,10 +89,18 @@ class MappedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._header = read_header(path)
-        size = path.stat().st_size
         self.path = path
-        self._storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
+        with opened(path) as file:
+            self._header = _header_of(path, file)
+            #: The file itself, whatever is put in its place; open as long as this object is.
+            self.descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
+        described = os.fstat(self.descriptor)
+        self._storage = torch.UntypedStorage.from_file(
+            str(path), shared=False, nbytes=described.st_size
+        )
+        if not os.path.samestat(described, path.stat()):
+            raise _damaged(path, "another file was put in its place while it was opened")
 
     def offset(self, tensor: torch.Tensor) -> int | None:
         """Where in the file the memory of a tensor begins; None for memory of its own."""
