@@ -23,7 +23,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
 .PHONY: check test test-nightly test-stable selftest test-releases releases gpu gpu-test gpu-check \
-  gpu-bench gpu-against lint format docs docs-check constraints clean
+  gpu-bench gpu-ring gpu-against lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
@@ -65,6 +65,9 @@ gpu-check: $(STAMP)
 
 gpu-bench: $(STAMP)
 	@$(BIN)/conformance bench --case 'cuda-*' --out $(NIGHT)/bench
+
+gpu-ring: $(STAMP)  ## once on a new machine: the settings of the pinned ring, swept
+	@$(BIN)/python -m conformance.bench.ring --out $(NIGHT)/ring $(ARGS)
 
 gpu-against: gpu-bench
 	@$(BIN)/python -m conformance.bench.against $(BEFORE) $(NIGHT)/bench/bench.json

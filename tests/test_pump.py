@@ -27,6 +27,7 @@ from reference_loader.tensors import MappedFile, read_header
 MIB = 2**20
 REAL = [dtype for dtype in SAFETENSORS_DTYPES if not dtype.is_complex]
 LARGE = 200 * MIB
+NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 EMBEDDING = "model.embed_tokens.weight"
 
 
@@ -261,6 +262,16 @@ def test_no_thread_and_no_setting_outlives_a_cast(sparse: Path) -> None:
     assert torch.get_num_threads() == cores
 
 
+@WAYS
+def test_threads_are_in_the_callers_inference_mode(tmp_path: Path, way: Any) -> None:
+    """Outside of it a tensor that was made in it cannot be filled."""
+    whole = Whole(tmp_path, {"large": torch.ones(CHUNK)})
+    with torch.inference_mode():
+        filled = torch.zeros(CHUNK)
+        way([Copy(whole.views["large"], filled, whole.file)])
+    assert filled.all()
+
+
 def test_what_fails_in_a_thread_fails_the_load(tmp_path: Path) -> None:
     whole = Whole(tmp_path, {"large": torch.zeros(3 * CHUNK)})
     with pytest.raises(RuntimeError, match="size"):
@@ -289,18 +300,71 @@ def forgotten(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def is_cold(path: Path) -> bool:
+    """Whether the page cache lacks the end of a file, as a read that may not wait tells.
+
+    It may have the end read ahead, so this can be asked once.
+    """
+    with path.open("rb", buffering=0) as file:
+        try:
+            return not os.preadv(file.fileno(), [bytearray(1)], path.stat().st_size - 1, NO_WAIT)
+        except OSError:
+            return True
+
+
 def test_what_the_page_cache_lacks_is_read_past_it(tmp_path: Path) -> None:
     """And does not come into it; what it holds is taken from it."""
     whole = Whole(tmp_path, {"large": torch.randn(4 * CHUNK)})
     view = whole.views["large"]
     forgotten(whole.path)
-    if ring._cached(view):
+    if not is_cold(whole.path):
         pytest.skip("this file system keeps its pages: nothing can be cold")
+    assert not ring._cached(view)
     filled = torch.empty(4 * CHUNK)
     through_slots([Copy(view, filled, whole.file)])
     assert not ring._cached(view)
     assert torch.equal(filled, view)  # reads all of it through the mapping
     assert ring._cached(view)
+
+
+@pytest.mark.parametrize("way", [through_slots, past_the_page_cache])
+def test_the_file_that_was_opened_is_read(tmp_path: Path, way: Any) -> None:
+    """FMT-19: whatever has been put in its place meanwhile."""
+    whole, filled = Whole(tmp_path, {"large": torch.ones(CHUNK)}), torch.empty(CHUNK)
+    other = tmp_path / "other.safetensors"
+    write_safetensors(other, {"large": torch.zeros(CHUNK)})
+    other.rename(whole.path)
+    way([Copy(whole.views["large"], filled, whole.file)])
+    assert filled.unique().tolist() == [1.0]
+
+
+def test_a_file_is_closed_with_its_last_use(tmp_path: Path) -> None:
+    whole = Whole(tmp_path, {"large": torch.ones(8)})
+    descriptor, view = whole.file.descriptor, whole.views["large"]
+    os.fstat(descriptor)
+    del whole
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert view.sum() == 8
+
+
+def test_a_file_exchanged_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FMT-19: its header would be of one file, its payload of another."""
+    path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_safetensors(path, {"large": torch.ones(8)})
+    write_safetensors(other, {"large": torch.zeros(8)})
+    mapped = torch.UntypedStorage.from_file
+
+    def exchanged(*given: Any, **options: Any) -> Any:
+        other.rename(path)
+        return mapped(*given, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", exchanged)
+    with pytest.raises(LoadError, match=r"a\.safetensors is damaged: another file"):
+        MappedFile(path)
 
 
 def test_without_direct_reads_the_usual_ones_do(
