@@ -9,6 +9,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ class Contender:
         name: in tables, and what `--contender` names.
         prepare: imports, and returns what loads.
         environment: variables of its process.
-        needs: the package that must be installed.
+        needs: the package that must be installed, or `PACKAGE:ATTRIBUTE.OF.IT` that it must have.
+        device: the kind of device it loads to, where that is one only.
         model: the class it loads, where that is its own; then only checkpoints of that class.
     """
 
@@ -51,15 +53,29 @@ class Contender:
     prepare: Callable[[Task], Load]
     environment: Mapping[str, str] = field(default_factory=dict)
     needs: str = ""
+    device: str = ""
     model: str = ""
 
     def lacks(self, task: Task) -> str:
         """Why the task is none for it; empty if it is one."""
-        if self.needs and importlib.util.find_spec(self.needs) is None:
-            return f"{self.needs} is not installed"
+        package, _, attribute = self.needs.partition(":")
+        if package and importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+        if attribute and not _has(package, attribute):
+            return f"the {package} that is installed has no {attribute}"
+        if self.device and not task.device.startswith(self.device):
+            return f"loads to {self.device} only"
         if self.model and task.model.rpartition(":")[2] != "LlamaForCausalLM":
             return "loads Llama only"
         return ""
+
+
+def _has(package: str, attribute: str) -> bool:
+    try:
+        attrgetter(attribute)(importlib.import_module(package))
+    except AttributeError:
+        return False
+    return True
 
 
 def _stock(task: Task, **more: Any) -> Load:
@@ -164,6 +180,36 @@ def _streamer(task: Task) -> Load:
     return load
 
 
+def _instant(task: Task) -> Load:
+    """InstantTensor: all files at once, each tensor with memory of its own."""
+    from instanttensor import safe_open
+
+    model_class = task.model_class()
+    files = sorted(map(str, Path(task.folder).glob("*.safetensors")))
+
+    def load() -> Any:
+        with safe_open(files, framework="pt", device=task.device) as opened:
+            return _assigned(_empty(model_class, task), opened.tensors())
+
+    return load
+
+
+def _prefetched(task: Task) -> Load:
+    """safetensors' own engine, from 0.9: told first what will be asked for, each tensor once."""
+    from safetensors import safe_open
+
+    model_class = task.model_class()
+    files = sorted(Path(task.folder).glob("*.safetensors"))
+
+    def tensors() -> Iterator[tuple[str, Any]]:
+        for file in files:
+            with safe_open(file, framework="pt", device=task.device, backend="pread") as opened:
+                opened.prefetch()
+                yield from ((name, opened.get_tensor(name)) for name in opened.keys())  # noqa: SIM118
+
+    return lambda: _assigned(_empty(model_class, task), tensors())
+
+
 STOCK = "stock"
 
 CONTENDERS = (
@@ -176,6 +222,8 @@ CONTENDERS = (
     Contender("torch DCP", _distributed),
     Contender("fastsafetensors", _fastsafetensors, needs="fastsafetensors"),
     Contender("Run:ai streamer", _streamer, needs="runai_model_streamer"),
+    Contender("InstantTensor", _instant, needs="instanttensor", device="cuda"),
+    Contender("safetensors prefetch", _prefetched, needs="safetensors:safe_open.prefetch"),
 )
 
 

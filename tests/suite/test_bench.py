@@ -56,6 +56,19 @@ def test_every_contender_loads_the_same_tensors(contender: Contender, dtype: str
     assert digest(contender.prepare(asked)()) == digest(expected)
 
 
+def test_who_cannot_load_it_says_why() -> None:
+    def why(where: str = "cpu", **given: str) -> str:
+        asked = replace(task(), device=where)
+        return Contender("one", CONTENDERS[0].prepare, **given).lacks(asked)
+
+    assert why() == ""
+    assert why(needs="no_such_package") == "no_such_package is not installed"
+    assert why(needs="json:loads") == why(needs="json:JSONDecoder.decode") == ""
+    assert why(needs="json:no.such") == "the json that is installed has no no.such"
+    assert why(device="cuda") == "loads to cuda only"
+    assert why("cuda:0", device="cuda") == ""
+
+
 def test_a_digest_sees_names_dtypes_and_values() -> None:
     model = torch.nn.Linear(2, 2)
     found = {digest(model)}
