@@ -167,15 +167,19 @@ def peaks_of(decided: LoadPlan, parts: tuple[Part, ...]) -> Peaks:
     devices.pop(DISK, None)
     host = devices.pop(CPU, 0)
     views = sum(p.in_memory for p in parts if p.device == CPU and p.action == "view")
-    casts = any(p.action == "cast" and p.device == CPU for p in parts)
-    window = torch.get_num_threads() * CHUNK if casts else 0
+    casts = [
+        placement.stored.nbytes
+        for placement in decided.placements
+        if placement.action == "cast" and str(placement.device) == CPU
+    ]
+    window = torch.get_num_threads() * CHUNK if max(casts, default=0) > CHUNK else 0
     # A pickled file is mapped as a whole and stays so until its last tensor is cast.
     pickled = (
         [file.stat().st_size for file in decided.files if file.suffix == ".bin"] if casts else []
     )
     ring = SLOTS * SLOT * min(LANES, torch.get_num_threads()) if devices else 0
     staged = {device: size + ring // SLOTS for device, size in devices.items()}
-    return Peaks(host - views + ring, views + window + max(pickled, default=0), staged)
+    return Peaks(host - views + window + ring, views + max(pickled, default=0), staged)
 
 
 def parse_budgets(text: str) -> dict[Any, int]:

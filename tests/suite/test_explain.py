@@ -110,7 +110,7 @@ print(found.total, predicted.host)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_peak_is_that_of_the_load(own: Any, dtype: str) -> None:
     """Within a tenth, where the weights are large enough to say so, in a process of its own."""
-    folder = own("llama-f32", vocab_size=400_000, tie_word_embeddings=True)
+    folder = own("llama-f32", vocab_size=1_200_000, tie_word_embeddings=True)
     words = [sys.executable, "-c", LOADED, str(folder), dtype, str(own("llama-f32"))]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     found, predicted = map(int, done.stdout.split())
