@@ -8,7 +8,7 @@ registers as a parameter goes to meta at that moment.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from operator import attrgetter
@@ -21,12 +21,10 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 # transformers initialises no module that carries this mark, and from release 5 no tensor either.
 NEEDS_NO_VALUES = "_is_hf_initialized"
-
-# Where a parameter keeps the one without memory that stands in the model for it.
-STAND_IN = "_from_pretrained_stand_in"
 
 # The name, and the kind, of what `set_extra_state` takes: any tensor, as it is stored (MAP-9).
 EXTRA_STATE = "_extra_state"
@@ -126,23 +124,23 @@ class _NothingToFill(TorchFunctionMode):
 @contextmanager
 def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator[None]:
     registered: list[nn.Parameter] = []  # kept alive, so that no id is given twice
+    # A parameter registered under two names is one; by weak keys, since it holds the memory.
+    stand_in: MutableMapping[nn.Parameter, nn.Parameter] = WeakIdKeyDictionary()
     thread = threading.get_ident()
 
     def to_meta(owner: nn.Module, _: str, parameter: nn.Parameter) -> nn.Parameter | None:
         if threading.get_ident() != thread or id(parameter) in order:
             return None
-        # A parameter registered under two names is one.
-        found = parameter.__dict__.get(STAND_IN)
+        found = stand_in.get(parameter)
         if found is None:
             position = len(registered)
             found = parameter if position in real else on_meta(parameter)
-            if found is not parameter:
-                parameter.__dict__[STAND_IN] = found
-                if not owner._buffers:
-                    # There is nothing to initialise; each question whether there is takes time.
-                    owner.__dict__[NEEDS_NO_VALUES] = True
+            if found is not parameter and not owner._buffers:
+                # There is no memory to initialise, and each question whether there is takes time.
+                owner.__dict__[NEEDS_NO_VALUES] = True
             registered.append(found)
             order[id(found)] = position
+            stand_in[parameter] = found
         return found
 
     def with_buffer(owner: nn.Module, _: str, __: torch.Tensor) -> None:

@@ -111,6 +111,23 @@ def tied_in_a_list(model: nn.Module) -> None:
     model.weights = nn.ParameterList([shared, shared, shared])
 
 
+def test_a_parameter_of_all_instances_is_another_one_in_each_build() -> None:
+    """Each model gets its own stand-in, and the parameter itself is as it was."""
+    shared = nn.Parameter(torch.ones(2))
+
+    class Sharing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = shared
+
+    first, second = build(Sharing, torch.float32), build(Sharing, torch.float32)
+    assert first.model.bias is not second.model.bias
+    assert [built.slots["bias"].order for built in (first, second)] == [0, 0]
+    assert vars(shared) == {}
+    assert vars(first.model.bias) == vars(second.model.bias)
+    assert build(Sharing, torch.float32, real={0}).model.bias is shared
+
+
 @pytest.mark.parametrize(
     "tie",
     [tied_by_attribute, tied_by_module, tied_by_one_parameter, tied_in_a_list],
