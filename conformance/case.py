@@ -204,6 +204,10 @@ class Case:
         return getattr(importlib.import_module(module), attribute) if self.model else None
 
 
+# What may stand where a file belongs, as the faults of `fixtures` end their names.
+NO_FILES = ("is-a-folder", "is-a-loop", "is-a-device")
+
+
 def rejected(identifier: str, clause: str, *names: str, **more: Any) -> Case:
     """Input that is refused with an error that contains `names`; the process is as before."""
     return Case(identifier, (clause, "STA-2"), input_class=INVALID, names=names, **more)

@@ -19,7 +19,7 @@ from reference_loader.checkpoint import may_be_id
 from reference_loader.devices import place
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan
-from reference_loader.pump import CHUNK
+from reference_loader.pump import CHUNK, waits
 from reference_loader.ring import LANES, SLOT, SLOTS
 
 CPU, DISK = "cpu", "disk"
@@ -167,12 +167,9 @@ def peaks_of(decided: LoadPlan, parts: tuple[Part, ...]) -> Peaks:
     devices.pop(DISK, None)
     host = devices.pop(CPU, 0)
     views = sum(p.in_memory for p in parts if p.device == CPU and p.action == "view")
-    casts = [
-        placement.stored.nbytes
-        for placement in decided.placements
-        if placement.action == "cast" and str(placement.device) == CPU
-    ]
-    window = torch.get_num_threads() * CHUNK if max(casts, default=0) > CHUNK else 0
+    here = [placement for placement in decided.placements if str(placement.device) == CPU]
+    casts = any(placement.action == "cast" for placement in here)
+    window = torch.get_num_threads() * CHUNK if any(map(waits, here)) else 0
     # A pickled file is mapped as a whole and stays so until its last tensor is cast.
     pickled = (
         [file.stat().st_size for file in decided.files if file.suffix == ".bin"] if casts else []

@@ -70,7 +70,7 @@ def _place(
     path, _, leaf = placement.target.rpartition(".")
     if on_disk:
         offloaded.write(placement.target, stored.to(placement.dtype))
-    elif _waits(placement):
+    elif waits(placement):
         tensor = torch.empty(stored.shape, dtype=placement.dtype, device=placement.device)
         mapped = source if isinstance(source, MappedFile) else None
         carry(Copy(stored, tensor, mapped))
@@ -80,7 +80,7 @@ def _place(
         put_into(modules[path], leaf, tensor)
 
 
-def _waits(placement: Placement) -> bool:
+def waits(placement: Placement) -> bool:
     """Whether it pays to leave the copy to the workers; extra state is used as it is put."""
     if placement.target.endswith(EXTRA_STATE):
         return False

@@ -20,6 +20,8 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 from conformance.accelerators import absent
+from conformance.bench import checkpoints
+from conformance.bench.checkpoints import REAL_LLAMA2_7B, SYNTHETIC
 from conformance.case import Case
 from conformance.compare import compare
 from conformance.hub_world import asking
@@ -28,10 +30,8 @@ from conformance.observe import observe
 from conformance.records import Divergence, Observation
 from fixtures.files import write_safetensors
 from fixtures.hub import Hub
-from fixtures.llama2_7b import LLAMA2_7B, default_folder, total_size, written
+from fixtures.llama2_7b import LLAMA2_7B, default_folder, total_size
 from fixtures.write import digest, materialise
-from reference_loader.checkpoint import open_folder
-from reference_loader.options import Options
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 
@@ -49,9 +49,6 @@ settings.register_profile("nightly", settings.get_profile("default"), max_exampl
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-SYNTHETIC = "synthetic"
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("machines", "what a large machine is used for")
     group.addoption(
@@ -59,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--llama2-7b",
-        default=os.environ.get("LLAMA2_7B", ""),
+        default=os.environ.get(REAL_LLAMA2_7B, ""),
         metavar=f"PATH_OR_ID|{SYNTHETIC}",
         help="Llama-2-7B: a folder, or an id in the Hub's cache; `synthetic` for random weights of "
         "the same geometry, which a GPU test takes if nothing is given ($LLAMA2_7B)",
@@ -87,16 +84,18 @@ def llama2_7b(pytestconfig: pytest.Config, record_property: Callable[[str, objec
     """The folder of Llama-2-7B: of what was given, else of the synthetic checkpoint."""
     given = pytestconfig.getoption("--llama2-7b")
     record_property("checkpoint", _told(given))
-    if given not in ("", SYNTHETIC):
-        return open_folder(given, subfolder="", options=Options())
-    folder = default_folder()
+    if given in ("", SYNTHETIC):
+        _skip_without_room(default_folder())
+    return checkpoints.llama2_7b(given)
+
+
+def _skip_without_room(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     wanted, free = 1.1 * total_size(LLAMA2_7B), shutil.disk_usage(folder.parent).free
     if not folder.exists() and free < wanted:
         pytest.skip(
             f"{wanted / 1e9:.0f} GB of disk are needed for it; {free / 1e9:.0f} GB are free"
         )
-    return written(folder)
 
 
 @pytest.fixture(scope="session")

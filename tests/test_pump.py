@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from conformance.bench.memory import forget
 from fixtures.edit import read_weights
 from fixtures.files import SAFETENSORS_DTYPES, write_safetensors
 from reference_loader import LoadError, from_pretrained, plan, ring
@@ -293,13 +294,6 @@ def test_any_ring_carries_all(tmp_path: Path, slots: int) -> None:
         assert torch.equal(destination, values)
 
 
-def forgotten(path: Path) -> None:
-    """Have the page cache forget a file."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def is_cold(path: Path) -> bool:
     """Whether the page cache lacks the end of a file, as a read that may not wait tells.
 
@@ -316,7 +310,7 @@ def test_what_the_page_cache_lacks_is_read_past_it(tmp_path: Path) -> None:
     """And does not come into it; what it holds is taken from it."""
     whole = Whole(tmp_path, {"large": torch.randn(4 * CHUNK)})
     view = whole.views["large"]
-    forgotten(whole.path)
+    forget(tmp_path)
     if not is_cold(whole.path):
         pytest.skip("this file system keeps its pages: nothing can be cold")
     assert not ring._cached(view)

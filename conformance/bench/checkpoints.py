@@ -11,18 +11,20 @@ from typing import Any
 
 import torch
 
-from fixtures import llama2_7b
+from fixtures import llama2_7b as fixture
 from fixtures.cache import cache_root
 from fixtures.files import byte_size, write_index, write_json, write_safetensors
 from fixtures.write import materialise
+from reference_loader.checkpoint import open_folder
+from reference_loader.options import Options
 
 # To be raised whenever a checkpoint of the same name would hold something else.
 WRITER_VERSION = 1
 
 SHARDS = 4
 
-# The folder of the real weights, where somebody has them.
-REAL_LLAMA2_7B = "LLAMA2_7B"
+# The variable that names the real Llama-2-7B where somebody has it, and the word for the other.
+REAL_LLAMA2_7B, SYNTHETIC = "LLAMA2_7B", "synthetic"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -78,8 +80,7 @@ def many_small(pairs: int) -> Weights:
 def written(weights: Weights) -> Path:
     """The folder of the checkpoint; it is written if it is not there yet."""
     if weights == LLAMA2_7B:
-        real = os.environ.get(REAL_LLAMA2_7B)
-        return Path(real) if real else llama2_7b.written(llama2_7b.default_folder())
+        return llama2_7b(os.environ.get(REAL_LLAMA2_7B, ""))
     if not weights.config:
         return materialise(weights.name)
     folder = cache_root() / "bench" / f"{weights.name}-{WRITER_VERSION}"
@@ -89,6 +90,13 @@ def written(weights: Weights) -> Path:
         _write(weights, partial)
         partial.rename(folder)
     return folder
+
+
+def llama2_7b(given: str) -> Path:
+    """The folder of Llama-2-7B: of a path or an id, else of the checkpoint of the same geometry."""
+    if given not in ("", SYNTHETIC):
+        return open_folder(given, subfolder="", options=Options())
+    return fixture.written(fixture.default_folder())
 
 
 def size_of(folder: Path) -> int:

@@ -28,6 +28,10 @@ class Task:
         module, _, name = self.model.partition(":")
         return getattr(importlib.import_module(module), name)
 
+    def files(self) -> list[str]:
+        """Paths of the weights."""
+        return sorted(map(str, Path(self.folder).glob("*.safetensors")))
+
     def placed(self) -> dict[str, Any]:
         """The options that dtype and device are to `from_pretrained`."""
         return {"dtype": self.dtype} | ({} if self.device == "cpu" else {"device_map": self.device})
@@ -153,7 +157,7 @@ def _fastsafetensors(task: Task) -> Load:
     from fastsafetensors import fastsafe_open
 
     model_class = task.model_class()
-    files = sorted(map(str, Path(task.folder).glob("*.safetensors")))
+    files = task.files()
 
     def load() -> Any:
         with fastsafe_open(filenames=files, nogds=True, device=task.device) as opened:
@@ -168,7 +172,7 @@ def _streamer(task: Task) -> Load:
     from runai_model_streamer import SafetensorsStreamer
 
     model_class = task.model_class()
-    files = sorted(map(str, Path(task.folder).glob("*.safetensors")))
+    files = task.files()
 
     def load() -> Any:
         with SafetensorsStreamer() as streamer:
@@ -185,7 +189,7 @@ def _instant(task: Task) -> Load:
     from instanttensor import safe_open
 
     model_class = task.model_class()
-    files = sorted(map(str, Path(task.folder).glob("*.safetensors")))
+    files = task.files()
 
     def load() -> Any:
         with safe_open(files, framework="pt", device=task.device) as opened:
@@ -199,7 +203,7 @@ def _prefetched(task: Task) -> Load:
     from safetensors import safe_open
 
     model_class = task.model_class()
-    files = sorted(Path(task.folder).glob("*.safetensors"))
+    files = task.files()
 
     def tensors() -> Iterator[tuple[str, Any]]:
         for file in files:

@@ -61,8 +61,9 @@ def _cast(asked: Probe) -> float:
     The least of several: the memory that one gave back is there for the next.
     """
     source = torch.ones(asked.size, dtype=torch.uint8).view(getattr(torch, asked.stored))
-    memory.warm(round(1.2 * source.numel() * getattr(torch, asked.result).itemsize))
-    return min(_cast_once(source, getattr(torch, asked.result)) for _ in range(TRIES))
+    dtype = getattr(torch, asked.result)
+    memory.warm(round(1.2 * source.numel() * dtype.itemsize))
+    return min(_cast_once(source, dtype) for _ in range(TRIES))
 
 
 def _cast_once(source: torch.Tensor, dtype: torch.dtype) -> float:

@@ -7,6 +7,7 @@ from conformance.case import (
     BASE,
     CAUSAL,
     INVALID,
+    NO_FILES,
     TWO_SHARDS,
     Case,
     ConfigFolder,
@@ -194,7 +195,7 @@ CASES = [
     ),
     *(
         rejected(f"cfg/{name}", "CFG-6", "checkpoint", faults=(f"config-{name}",), model=SMALL)
-        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+        for name in NO_FILES
     ),
     rejected(
         "cfg/is-unreadable",
@@ -206,7 +207,7 @@ CASES = [
     ),
     *(
         Case(f"cfg/generation-config-{name}", ("CFG-23",), "llama-generation", (fault,))
-        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+        for name in NO_FILES
         for fault in (f"generation-config-{name}",)
     ),
     rejected(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.case import TWO_SHARDS, Case, rejected
+from conformance.case import NO_FILES, TWO_SHARDS, Case, rejected
 
 SEVEN_SHARDS = "llama-f32-7"
 KEY = "model.norm.weight"
@@ -160,7 +160,7 @@ CASES = [
             recipe=TWO_SHARDS,
             faults=(f"weights-{name}",),
         )
-        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+        for name in NO_FILES
     ),
     rejected(
         "idx/shard-is-a-dangling-link",

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conformance.case import BASE, HALF, IN_MEMORY, TWO_SHARDS, Case, ConfigObject, rejected
+from conformance.case import (
+    BASE,
+    HALF,
+    IN_MEMORY,
+    NO_FILES,
+    TWO_SHARDS,
+    Case,
+    ConfigObject,
+    rejected,
+)
 
 PASSED = {"config": ConfigObject()}
 FP16 = {"variant": "fp16"}
@@ -88,7 +97,7 @@ CASES = [
     Case("res/pickled-in-subfolder", ("RES-6",), faults=("pickled", "subfolder"), options=INNER),
     *(
         rejected(f"res/weights-{name}", "RES-4", "model.safetensors", faults=(f"weights-{name}",))
-        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+        for name in NO_FILES
     ),
     *(
         rejected(
@@ -99,12 +108,12 @@ CASES = [
             recipe=TWO_SHARDS,
             faults=(f"index-{name}",),
         )
-        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+        for name in NO_FILES
     ),
     *(
         rejected(
             f"res/pickle-{name}", "RES-4", "pytorch_model.bin", faults=("pickled", f"pickle-{name}")
         )
-        for name in ("is-a-folder", "is-a-loop", "is-a-device")
+        for name in NO_FILES
     ),
 ]
