@@ -22,6 +22,7 @@ from torch.nn.modules import module as torch_module
 from conformance.accelerators import absent
 from conformance.bench import checkpoints
 from conformance.bench.checkpoints import REAL_LLAMA2_7B, SYNTHETIC
+from conformance.bench.memory import resident
 from conformance.case import Case
 from conformance.compare import compare
 from conformance.hub_world import asking
@@ -120,11 +121,11 @@ def anonymous() -> Callable[[], AbstractContextManager[list[int]]]:
 
 @contextmanager
 def _anonymous() -> Iterator[list[int]]:
-    before, peak, over = _rss_anon(), [0], threading.Event()
+    before, peak, over = resident("RssAnon")[0], [0], threading.Event()
 
     def look() -> None:
         while not over.wait(0.02):
-            peak[0] = max(peak[0], _rss_anon() - before)
+            peak[0] = max(peak[0], resident("RssAnon")[0] - before)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -133,11 +134,6 @@ def _anonymous() -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
-
-
-def _rss_anon() -> int:
-    text = Path("/proc/self/status").read_text("ascii")
-    return int(text.partition("RssAnon:")[2].split(maxsplit=1)[0]) * 1024
 
 
 @pytest.fixture(scope="session")
@@ -262,14 +258,9 @@ def highest_memory() -> Callable[[list[int]], AbstractContextManager[None]]:
 @contextmanager
 def _highest_memory(taken: list[int]) -> Iterator[None]:
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = resident("VmRSS")[0]
     yield
-    taken.append(_status("VmHWM") - before)
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    taken.append(resident("VmHWM")[0] - before)
 
 
 @pytest.fixture

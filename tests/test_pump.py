@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from conformance.bench.memory import forget
+from conformance.bench.memory import forget, resident
 from fixtures.edit import read_weights
 from fixtures.files import SAFETENSORS_DTYPES, write_safetensors
 from reference_loader import LoadError, from_pretrained, plan, ring
@@ -46,8 +46,7 @@ def sparse(own: Any, stretch: Any) -> Path:
 def anonymous() -> int:
     """Bytes of this process's anonymous memory."""
     gc.collect()
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+    return resident("RssAnon")[0]
 
 
 def test_weights_of_the_own_dtype_take_no_memory(sparse: Path) -> None:

@@ -14,6 +14,7 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from conformance.bench.memory import resident
 from reference_loader.fresh import initialise
 from reference_loader.skeleton import FILLS, build, like, put
 
@@ -169,12 +170,6 @@ def test_a_buffer_computed_from_a_weight_has_the_constructors_value() -> None:
     assert skeleton.model.linear.weight.is_meta
 
 
-def anonymous() -> int:
-    """Bytes of this process's anonymous memory."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("RssAnon:")[1].split()[0])
-
-
 def test_a_hundred_gigabytes_take_none(unchanged: Any, tmp_path: Path) -> None:
     """INI-4: a model larger than any memory here can be planned. One layer is real at a time."""
 
@@ -186,11 +181,11 @@ def test_a_hundred_gigabytes_take_none(unchanged: Any, tmp_path: Path) -> None:
                 [nn.Parameter(torch.empty(2**15, 2**16)) for _ in range(13)]
             )
 
-    before = anonymous()
+    before = resident("RssAnon")[0]
     with unchanged(tmp_path):
         skeleton = build(Huge, torch.float32)
     assert sum(p.numel() * 4 for p in skeleton.model.parameters()) > 100 * 2**30
-    assert anonymous() - before < 2**24
+    assert resident("RssAnon")[0] - before < 2**24
 
 
 def test_a_hundred_gigabytes_of_llama_take_none() -> None:
@@ -198,10 +193,10 @@ def test_a_hundred_gigabytes_of_llama_take_none() -> None:
     config = LlamaConfig(
         hidden_size=2**13, intermediate_size=2**15, num_hidden_layers=40, vocab_size=2**15
     )
-    before = anonymous()
+    before = resident("RssAnon")[0]
     skeleton = build(lambda: LlamaForCausalLM(config), torch.float32)
     assert sum(p.numel() * 4 for p in skeleton.model.parameters()) > 100 * 2**30
-    assert anonymous() - before < 2**26
+    assert resident("RssAnon")[0] - before < 2**26
 
 
 def test_the_process_is_as_before(unchanged: Any, tmp_path: Path) -> None:
