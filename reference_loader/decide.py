@@ -285,7 +285,8 @@ def make_plan(
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
     missing = lacking - {m.name for m in matched.mismatched} - ties.provided
-    ignored = names.ignored(matched.unexpected, architecture.ignored_unexpected(model))
+    unexpected = matched.unexpected
+    ignored = unexpected and names.ignored(unexpected, architecture.ignored_unexpected(model))
     return LoadPlan(
         model_class=architecture.model_class,
         source=checkpoint.folder,
@@ -297,7 +298,7 @@ def make_plan(
         placements=matched.placements,
         missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
         fresh=decide_fresh(skeleton.slots, lacking, ties, kept),
-        unexpected=matched.unexpected - ignored,
+        unexpected=unexpected - ignored,
         ignored=frozenset(ignored),
         mismatched=matched.mismatched,
         ties=ties.groups,

@@ -19,7 +19,7 @@ from reference_loader.formats import Opened, opened
 from reference_loader.offload import Offloaded
 from reference_loader.plan import LoadPlan, Placement
 from reference_loader.ring import LANES, SLOT, Lane
-from reference_loader.skeleton import EXTRA_STATE, put, put_into
+from reference_loader.skeleton import EXTRA_STATE, Skeleton, put, put_into
 from reference_loader.tensors import MappedFile
 
 # Bytes of a file that are cast at a time: they are read and cast within a core's cache.
@@ -28,23 +28,22 @@ CHUNK = 2**21
 Carry = Callable[[Copy], None]
 
 
-def pump(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:
-    """Fill every slot of `model` that the plan has a stored tensor for.
+def pump(plan: LoadPlan, skeleton: Skeleton, offloaded: Offloaded) -> None:
+    """Fill every slot of the model that the plan has a stored tensor for.
 
     A tensor whose dtype is the checkpoint's own becomes a view of the mapped file, so nothing is
     copied; another is cast once, from its stored value (DTY-7). One file is open at a time. What
     belongs on disk is noted in `offloaded` and its parameter stays empty (OFF-1).
     """
-    modules = dict(model.named_modules(remove_duplicate=False))  # a path costs more to walk
     # disable=None: a bar on a terminal, nothing in a log.
     with tqdm(total=len(plan.placements), desc="Loading", leave=False, disable=None) as bar:
         for placements in _by_file(plan.placements):
             source = opened(placements[0].stored.file, plan.weights_only)
             with carriers() as carry:
                 for placement in placements:
-                    _place(placement, source, modules, offloaded, carry)
+                    _place(placement, source, skeleton.modules, offloaded, carry)
             bar.update(len(placements))
-    _move_buffers(plan, model)
+    _move_buffers(plan, skeleton.model)
 
 
 def _by_file(placements: Iterable[Placement]) -> list[list[Placement]]:

@@ -8,9 +8,10 @@ registers as a parameter goes to meta at that moment.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -18,32 +19,21 @@ import torch
 from torch import nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
-from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils.weak import TensorWeakRef
 
 # transformers initialises no module that carries this mark, and from release 5 no tensor either.
 NEEDS_NO_VALUES = "_is_hf_initialized"
+
+# What gives a module, or a whole model, its first values, and which libraries' own is passed over.
+INITIALISERS = {"reset_parameters": "torch.nn.modules.", "initialize_weights": "transformers."}
 
 # The name, and the kind, of what `set_extra_state` takes: any tensor, as it is stored (MAP-9).
 EXTRA_STATE = "_extra_state"
 
 CPU = torch.device("cpu")
-
-# What gives a tensor its first values in place, of what constructors use most.
-FILLS = frozenset(
-    {
-        nn.init.constant_,
-        nn.init.kaiming_uniform_,
-        nn.init.normal_,
-        nn.init.uniform_,
-        torch.Tensor.fill_,
-        torch.Tensor.normal_,
-        torch.Tensor.uniform_,
-        torch.Tensor.zero_,
-    }
-)
 
 # The default dtype belongs to the process, so one skeleton is built at a time.
 _building = threading.RLock()
@@ -72,11 +62,13 @@ class Skeleton:
         model: parameters on meta, buffers real.
         slots: name to slot, for every parameter and every persistent buffer.
         ties: groups of names that are one parameter, each in the model's own order (TIE-1).
+        modules: path to module, by every path that leads to it.
     """
 
     model: nn.Module
     slots: Mapping[str, Slot]
     ties: tuple[tuple[str, ...], ...]
+    modules: Mapping[str, nn.Module]
 
 
 def build(
@@ -94,9 +86,14 @@ def build(
     order: dict[int, int] = {}
     kept = torch.random.fork_rng(devices=())
     empty = _parameters_on_meta(order, real)
-    with _building, _default_dtype(dtype), on_cpu(), kept, empty, _NothingToFill():
+    passed_over = nullcontext() if real else _not_initialised()
+    with _building, _default_dtype(dtype), on_cpu(), kept, empty, passed_over:
         model = construct()
-    return Skeleton(model, _slots(model, order), _ties(model))
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for module in modules.values():
+        _called_again(module)  # a constructor may have copied one
+        module.__dict__[NEEDS_NO_VALUES] = True
+    return Skeleton(model, _slots(model, order), _ties(modules), modules)
 
 
 def on_cpu() -> AbstractContextManager[Any]:
@@ -104,51 +101,56 @@ def on_cpu() -> AbstractContextManager[Any]:
     return nullcontext() if torch.get_default_device() == CPU else CPU
 
 
-class _NothingToFill(TorchFunctionMode):
-    """What has no memory is not filled: torch would take its time over nothing.
-
-    A mode replaces no function of the library, and is of this thread alone.
-    """
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: Any = (), named: Any = None
-    ) -> Any:
-        named = named or {}
-        if function in FILLS:
-            tensor = arguments[0] if arguments else named["tensor"]
-            if tensor.is_meta:
-                return tensor
-        return function(*arguments, **named)
-
-
 @contextmanager
 def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator[None]:
     registered: list[nn.Parameter] = []  # kept alive, so that no id is given twice
-    # A parameter registered under two names is one; by weak keys, since it holds the memory.
-    stand_in: MutableMapping[nn.Parameter, nn.Parameter] = WeakIdKeyDictionary()
+    # A parameter registered under two names is one; held weakly, since it holds the memory.
+    stand_in: dict[int, tuple[TensorWeakRef, nn.Parameter]] = {}
     thread = threading.get_ident()
 
-    def to_meta(owner: nn.Module, _: str, parameter: nn.Parameter) -> nn.Parameter | None:
+    def to_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
         if threading.get_ident() != thread or id(parameter) in order:
             return None
-        found = stand_in.get(parameter)
-        if found is None:
+        original, found = stand_in.get(id(parameter), (None, parameter))
+        if original is None or original() is not parameter:
             position = len(registered)
             found = parameter if position in real else on_meta(parameter)
-            if found is not parameter and not owner._buffers:
-                # There is no memory to initialise, and each question whether there is takes time.
-                owner.__dict__[NEEDS_NO_VALUES] = True
             registered.append(found)
             order[id(found)] = position
-            stand_in[parameter] = found
+            stand_in[id(parameter)] = TensorWeakRef(parameter), found
         return found
 
-    def with_buffer(owner: nn.Module, _: str, __: torch.Tensor) -> None:
+    hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _not_initialised() -> Iterator[None]:
+    """Have torch and transformers pass over modules of which nothing has memory.
+
+    What no library calls its own is called as ever. The buffers that such an initialisation
+    computes get their values in `fresh.initialise`.
+    """
+    owners: list[nn.Module] = []
+    thread = threading.get_ident()
+
+    def empty(owner: nn.Module, _: str, __: object) -> None:
+        if threading.get_ident() == thread and not owner._buffers:
+            passed_over = _initialisers(type(owner))
+            if passed_over:
+                owner.__dict__.update(passed_over)
+                owners.append(owner)
+
+    def with_buffer(owner: nn.Module, _: str, __: object) -> None:
         if threading.get_ident() == thread:
-            owner.__dict__.pop(NEEDS_NO_VALUES, None)
+            _called_again(owner)
 
     hooks = (
-        register_module_parameter_registration_hook(to_meta),  # type: ignore[arg-type]
+        register_module_parameter_registration_hook(empty),
+        register_module_module_registration_hook(empty),
         register_module_buffer_registration_hook(with_buffer),
     )
     try:
@@ -156,12 +158,32 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
     finally:
         for hook in hooks:
             hook.remove()
+        for owner in owners:
+            _called_again(owner)
+
+
+@cache
+def _initialisers(kind: type[nn.Module]) -> dict[str, Callable[[], None]]:
+    """Those of the class that are a library's own, as nothing."""
+    return {
+        name: _nothing
+        for name, library in INITIALISERS.items()
+        if getattr(getattr(kind, name, None), "__module__", "").startswith(library)
+    }
+
+
+def _nothing() -> None:
+    pass
+
+
+def _called_again(owner: nn.Module) -> None:
+    for name in INITIALISERS:
+        owner.__dict__.pop(name, None)
 
 
 def on_meta(parameter: nn.Parameter) -> nn.Parameter:
     """The same parameter without memory: class, dtype, shape, gradient flag and attributes stay."""
-    with torch._C.DisableTorchFunction():  # a mode would be asked at each look at a tensor
-        empty = like(parameter, torch.empty_like(parameter.data, device="meta"))
+    empty = like(parameter, torch.empty_like(parameter.data, device="meta"))
     setattr(empty, NEEDS_NO_VALUES, True)
     return empty
 
@@ -215,8 +237,15 @@ def _slots(model: nn.Module, order: Mapping[int, int]) -> dict[str, Slot]:
     return slots
 
 
-def _ties(model: nn.Module) -> tuple[tuple[str, ...], ...]:
+def named(path: str, leaf: str) -> str:
+    """The name of what is called `leaf` in the module at `path`."""
+    return f"{path}.{leaf}" if path else leaf
+
+
+def _ties(modules: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
     groups: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        groups.setdefault(id(parameter), []).append(name)
+    for path, module in modules.items():
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None:
+                groups.setdefault(id(parameter), []).append(named(path, leaf))
     return tuple(tuple(names) for names in groups.values() if len(names) > 1)

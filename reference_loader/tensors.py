@@ -6,10 +6,11 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,7 +45,10 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a file, as its header describes it: the bytes from `start` to `stop`."""
+    """One tensor of a file, as its header describes it: the bytes from `start` to `stop`.
+
+    `seal` is the digest of that header, by which the file is known again.
+    """
 
     key: str
     file: Path
@@ -52,6 +56,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     start: int
     stop: int
+    seal: bytes = field(default=b"", repr=False, kw_only=True)
 
     @property
     def nbytes(self) -> int:
@@ -67,18 +72,23 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         Unreadable: see `files.opened`.
     """
     with opened(path) as file:
-        return _header_of(path, file)
-
-
-def _header_of(path: Path, file: BinaryIO) -> dict[str, StoredTensor]:
-    size = os.fstat(file.fileno()).st_size
-    length = _header_length(path, file.read(8), size)
-    entries = _parse(path, file.read(length))
-    base = 8 + length
-    stored = [_stored(path, key, entry, base) for key, entry in entries.items()]
+        header, size = _header_of(path, file)
+    base = 8 + len(header)
+    seal = _seal(header, size)
+    stored = [_stored(path, key, entry, base, seal) for key, entry in _parse(path, header).items()]
     stored.sort(key=lambda tensor: (tensor.start, tensor.stop))
     _check_payload(path, stored, base, size)
     return {tensor.key: tensor for tensor in stored}
+
+
+def _header_of(path: Path, file: BinaryIO) -> tuple[bytes, int]:
+    """The header, and the size of the whole file."""
+    size = os.fstat(file.fileno()).st_size
+    return file.read(_header_length(path, file.read(8), size)), size
+
+
+def _seal(header: bytes, size: int) -> bytes:
+    return hashlib.blake2b(header, digest_size=16, key=size.to_bytes(8)).digest()
 
 
 class MappedFile:
@@ -91,7 +101,7 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with opened(path) as file:
-            self._header = _header_of(path, file)
+            self._seal = _seal(*_header_of(path, file))
             #: The file itself, whatever is put in its place; open as long as this object is.
             self.descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.descriptor)
@@ -113,8 +123,8 @@ class MappedFile:
         Raises:
             BadTensorFile: the file is no longer the one that `stored` was read from (FMT-19).
         """
-        if self._header.get(stored.key) != stored:
-            raise _damaged(stored.file, f"its {stored.key!r} has changed since its header was read")
+        if self._seal != stored.seal:
+            raise _damaged(self.path, f"it is not the file in which {stored.key!r} was found")
         payload: Any = self._storage[stored.start : stored.stop]
         if stored.start % stored.dtype.itemsize:
             payload = payload.clone()  # kernels may assume an aligned first element
@@ -141,7 +151,7 @@ def _parse(path: Path, header: bytes) -> dict[str, Any]:
     return entries
 
 
-def _stored(path: Path, key: str, entry: Any, base: int) -> StoredTensor:
+def _stored(path: Path, key: str, entry: Any, base: int, seal: bytes) -> StoredTensor:
     try:
         dtype = DTYPES[entry["dtype"]]
         shape = _counts(entry["shape"])
@@ -152,7 +162,7 @@ def _stored(path: Path, key: str, entry: Any, base: int) -> StoredTensor:
         raise _damaged(
             path, f"its entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}"
         )
-    return StoredTensor(key, path, dtype, shape, base + start, base + stop)
+    return StoredTensor(key, path, dtype, shape, base + start, base + stop, seal=seal)
 
 
 def _counts(numbers: Any) -> tuple[int, ...]:

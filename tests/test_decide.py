@@ -35,7 +35,7 @@ def stored(*keys: str, shape: tuple[int, ...] = (2,)) -> dict[str, StoredTensor]
 def room(*names: str) -> Skeleton:
     """A model whose slots are these, each of two elements."""
     slots = {n: Slot(n, "parameter", torch.float32, (2,), i) for i, n in enumerate(names)}
-    return Skeleton(nn.Module(), slots, ())
+    return Skeleton(nn.Module(), slots, (), {})
 
 
 def matched(held: dict[str, StoredTensor], skeleton: Skeleton, **more: Any) -> dict[str, str]:
@@ -122,7 +122,7 @@ def test_a_scalar_is_no_vector_of_one() -> None:
     """MIS-4: shapes are compared, not sizes."""
     slots = {"a": Slot("a", "parameter", torch.float32, ())}
     held = stored("a", shape=(1,))
-    assert decide.match(held, Skeleton(nn.Module(), slots, ()), "", (), ()).mismatched
+    assert decide.match(held, Skeleton(nn.Module(), slots, (), {}), "", (), ()).mismatched
 
 
 def test_nothing_matches_only_if_something_could() -> None:
@@ -139,7 +139,7 @@ def test_a_kept_module_is_placed_in_float32() -> None:
     """DTY-9."""
     slots = {n: Slot(n, "parameter", torch.bfloat16, (2,)) for n in ("norm.w", "other.w")}
     found = decide.match(
-        stored("norm.w", "other.w"), Skeleton(nn.Module(), slots, ()), "", (), {"norm"}
+        stored("norm.w", "other.w"), Skeleton(nn.Module(), slots, (), {}), "", (), {"norm"}
     )
     assert [p.dtype for p in found.placements] == [torch.float32, torch.bfloat16]
 

@@ -196,3 +196,48 @@ class Derived(Tiny):
 def test_a_parameter_computed_from_a_loaded_one_has_the_constructors_value(tiny: Path) -> None:
     """MIS-1: the values that a newly made model would have."""
     assert from_pretrained(tiny, model_class=Derived).derived.tolist() == [10.0] * 3
+
+
+class Helper(nn.Module):
+    """Has a method of the name that transformers calls on whole models, and calls it itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        self.register_buffer("scale", torch.full((2,), 3.0))
+
+
+class Buffered(Tiny):
+    """Buffers whose values only `_init_weights`, or only the method of a part, gives."""
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__(config)
+        self.counted = nn.BatchNorm1d(3, affine=False)
+        self.helper = Helper()
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.BatchNorm1d):
+            assert module.running_mean is not None
+            module.running_mean.fill_(4.0)
+
+
+def test_a_buffer_that_is_missing_has_the_values_of_init_weights(tiny: Path) -> None:
+    """MIS-1: of the class's own initialisation, as of a newly made model."""
+    model, made = from_pretrained(tiny, model_class=Buffered), Buffered(TinyConfig())
+    for name, buffer in made.named_buffers():
+        assert torch.equal(buffer, model.get_buffer(name)), name
+    assert model.counted.running_mean.tolist() == [4.0] * 3
+    assert model.helper.scale.tolist() == [3.0] * 2
+
+
+def test_no_module_is_left_to_be_initialised_once_more(tiny: Path) -> None:
+    """MIS-6: what the user's own `init_weights` would do to loaded weights."""
+    model = from_pretrained(tiny, model_class=Buffered)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.init_weights()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
-from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from conformance.bench.memory import resident
 from reference_loader.fresh import initialise
-from reference_loader.skeleton import FILLS, build, like, put
+from reference_loader.skeleton import build, like, put
 
 
 class Marked(nn.Parameter):
@@ -229,34 +229,59 @@ def test_the_default_device_does_not_reach_the_buffers() -> None:
     assert {b.device.type for b in model.buffers()} == {"cpu"}
 
 
-class Fills(TorchFunctionMode):
-    """Notes on which device tensors are filled."""
+class Stem(nn.Linear):
+    """Initialises itself in a way of its own."""
+
+    def reset_parameters(self) -> None:
+        self.register_buffer("seen", torch.ones(1))
+
+
+class Layers(nn.Module):
+    """What torch initialises by itself, what it does not, and a copy."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.devices: set[str] = set()
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
-        if function in FILLS:
-            self.devices.add((args[0] if args else kwargs["tensor"]).device.type)
-        return function(*args, **(kwargs or {}))
+        self.linear = nn.Linear(3, 2)
+        self.copied = copy.deepcopy(self.linear)
+        self.norm = nn.BatchNorm1d(2)
+        self.stem = Stem(3, 2)
 
 
-def test_only_what_has_memory_is_filled() -> None:
-    """INI-2: a buffer that the constructor fills is filled by the functions a parameter skips."""
+@pytest.fixture
+def filled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices on which linear layers were initialised."""
+    devices: list[str] = []
+    monkeypatch.setattr(
+        nn.init, "kaiming_uniform_", lambda tensor, **_: devices.append(tensor.device.type)
+    )
+    return devices
+
+
+def test_what_has_no_memory_is_not_initialised(filled: list[str]) -> None:
+    """INI-2: torch's own layers are passed over; what is real, and what is another's, is not."""
+    layers = build(Layers, torch.float32).model
+    assert filled == []
+    assert layers.norm.running_var.tolist() == [1.0, 1.0]
+    assert layers.stem.seen.tolist() == [1.0]
+    build(Layers, torch.float32, real={0})
+    assert "cpu" in filled
+
+
+def test_a_model_can_be_initialised_after_its_construction(filled: list[str]) -> None:
+    """Passing over ends with the constructor, also where it raises; copies are no exception."""
+    kept: list[nn.Module] = []
 
     def construct() -> nn.Module:
-        module = nn.Linear(3, 2)
-        assert nn.init.constant_(module.bias, 1.0) is module.bias
-        assert module.weight.data.fill_(1.0).is_meta
-        module.register_buffer("named", nn.init.constant_(torch.empty(2), 2.0))
-        module.register_buffer("method", torch.empty(2).fill_(3.0))
-        return module
+        kept.append(nn.Linear(2, 2))
+        raise LookupError("no")
 
-    with Fills() as fills:
-        model = build(construct, torch.float32).model
-    assert fills.devices == {"cpu"}
-    assert (model.named.tolist(), model.method.tolist()) == ([2.0, 2.0], [3.0, 3.0])
+    with pytest.raises(LookupError):
+        build(construct, torch.float32)
+    layers = build(Layers, torch.float32).model
+    for layer in (*kept, layers.linear, layers.copied):
+        assert not vars(layer).keys() & {"reset_parameters", "initialize_weights"}
+        layer.reset_parameters()
+    assert len(filled) == 3
 
 
 def test_other_threads_build_their_modules_meanwhile() -> None:
