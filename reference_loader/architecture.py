@@ -10,6 +10,7 @@ import copy
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from reference_loader.errors import (
 )
 from reference_loader.files import is_file, read_object
 from reference_loader.llama import Llama
-from reference_loader.names import Rename
+from reference_loader.names import Rename, mapping_renames
 from reference_loader.options import Options
 
 
@@ -373,8 +374,6 @@ def _patch_output_recorders(model: nn.Module) -> None:
 
 def _class_renames(model: nn.Module) -> Iterable[Rename]:
     """Renames that releases before 5.x keep on the class."""
-    from reference_loader.names import mapping_renames
-
     mapping = getattr(model, "_checkpoint_conversion_mapping", None)
     return mapping_renames(mapping if isinstance(mapping, dict) else None)
 
@@ -382,12 +381,38 @@ def _class_renames(model: nn.Module) -> Iterable[Rename]:
 def _registered_renames(model: nn.Module) -> Iterable[Rename]:
     """Renames that 5.x keeps in a table; tensors that must be converted are refused."""
     try:
-        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers import conversion_mapping
         from transformers.core_model_loading import WeightRenaming
     except ImportError:
         return []
-    table = get_model_conversion_mapping(model, add_legacy=False)
+    if not _may_have_renames(model, conversion_mapping):
+        return []
+    table = conversion_mapping.get_model_conversion_mapping(model, add_legacy=False)
     return [_registered(entry, model, isinstance(entry, WeightRenaming)) for entry in table]
+
+
+def _may_have_renames(model: nn.Module, table: Any) -> bool:
+    """Whether the table may name a part of the model.
+
+    For most models it does not, and to make the table, of all models and a thousand regular
+    expressions, takes longer than all else that is decided. Once it is made, it is asked.
+    """
+    make = getattr(table, "_build_checkpoint_conversion_mapping", None)
+    made = getattr(table, "_checkpoint_conversion_mapping_cache", True)
+    if made or not hasattr(make, "__code__"):
+        return True
+    parts: list[Any] = [part for part in model.modules() if hasattr(type(part), "config_class")]
+    types = {getattr(part.config, "model_type", None) for part in parts}
+    return any(repr(name) in renamed_in(make) for name in types | {type(p).__name__ for p in parts})
+
+
+@cache
+def renamed_in(make: Any) -> str:
+    """The constants of the function that makes the table, as they are written in Python.
+
+    The names of its entries are among them, from release 5.0 to 5.24; a test holds each to that.
+    """
+    return f"{make.__code__.co_consts} {make.__globals__.get('_MODEL_TO_CONVERSION_PATTERN')}"
 
 
 def _registered(entry: Any, model: nn.Module, only_renames: bool) -> Rename:

@@ -67,14 +67,7 @@ def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -
 
     offloaded = Offloaded(wanted.offload_folder)
     with _undone_on_failure(offloaded):
-        initialise(
-            skeleton,
-            architecture.construct,
-            plan.dtype,
-            plan.fresh,
-            architecture.initialiser,
-            lacking=plan.shapes,
-        )
+        initialise(plan, skeleton, architecture)
         pump(plan, skeleton, offloaded)
         untied = finish(plan, skeleton.model, architecture, offloaded, wanted)
 

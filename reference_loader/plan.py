@@ -64,7 +64,7 @@ class LoadPlan:
         missing: model keys that the checkpoint does not hold and no tie provides (INF-2).
         fresh: parameters that are initialised, with their dtype: missing ones, and mismatched
             ones when those are tolerated (MIS-1, MIS-5).
-        shapes: of these parameters.
+        shapes: of every slot that no stored tensor fills.
         unexpected: checkpoint keys, renamed, that the model has no place for (INF-3).
         ignored: such keys that nobody needs to hear of (MAP-5).
         mismatched: stored tensors of a wrong shape (INF-5).

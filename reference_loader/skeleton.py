@@ -86,12 +86,11 @@ def build(
     order: dict[int, int] = {}
     kept = torch.random.fork_rng(devices=())
     empty = _parameters_on_meta(order, real)
-    passed_over = nullcontext() if real else _not_initialised()
-    with _building, _default_dtype(dtype), on_cpu(), kept, empty, passed_over:
+    with _building, _default_dtype(dtype), on_cpu(), kept, empty:
         model = construct()
     modules = dict(model.named_modules(remove_duplicate=False))
     for module in modules.values():
-        _called_again(module)  # a constructor may have copied one
+        _call_again(module)
         module.__dict__[NEEDS_NO_VALUES] = True
     return Skeleton(model, _slots(model, order), _ties(modules), modules)
 
@@ -103,6 +102,11 @@ def on_cpu() -> AbstractContextManager[Any]:
 
 @contextmanager
 def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator[None]:
+    """Where no parameter is real, torch and transformers have nothing to initialise either.
+
+    What no library calls its own is called as ever. The buffers that such an initialisation
+    computes get their values in `fresh.initialise`.
+    """
     registered: list[nn.Parameter] = []  # kept alive, so that no id is given twice
     # A parameter registered under two names is one; held weakly, since it holds the memory.
     stand_in: dict[int, tuple[TensorWeakRef, nn.Parameter]] = {}
@@ -120,65 +124,42 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
             stand_in[id(parameter)] = TensorWeakRef(parameter), found
         return found
 
-    hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def _not_initialised() -> Iterator[None]:
-    """Have torch and transformers pass over modules of which nothing has memory.
-
-    What no library calls its own is called as ever. The buffers that such an initialisation
-    computes get their values in `fresh.initialise`.
-    """
-    owners: list[nn.Module] = []
-    thread = threading.get_ident()
-
-    def empty(owner: nn.Module, _: str, __: object) -> None:
+    def pass_over(owner: nn.Module, _: str, __: object) -> None:
         if threading.get_ident() == thread and not owner._buffers:
-            passed_over = _initialisers(type(owner))
-            if passed_over:
-                owner.__dict__.update(passed_over)
-                owners.append(owner)
+            owner.__dict__.update(_initialisers(type(owner)))  # type: ignore[arg-type]
 
     def with_buffer(owner: nn.Module, _: str, __: object) -> None:
         if threading.get_ident() == thread:
-            _called_again(owner)
+            _call_again(owner)
 
-    hooks = (
-        register_module_parameter_registration_hook(empty),
-        register_module_module_registration_hook(empty),
-        register_module_buffer_registration_hook(with_buffer),
-    )
+    hooks = [register_module_parameter_registration_hook(to_meta)]  # type: ignore[arg-type]
+    if not real:
+        hooks += [
+            register_module_parameter_registration_hook(pass_over),
+            register_module_module_registration_hook(pass_over),
+            register_module_buffer_registration_hook(with_buffer),
+        ]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for owner in owners:
-            _called_again(owner)
+
+
+def _call_again(module: nn.Module) -> None:
+    """What was passed over."""
+    for name in INITIALISERS:
+        module.__dict__.pop(name, None)
 
 
 @cache
-def _initialisers(kind: type[nn.Module]) -> dict[str, Callable[[], None]]:
-    """Those of the class that are a library's own, as nothing."""
+def _initialisers(kind: type) -> dict[str, Callable[[], None]]:
+    """Those of the class that are a library's own, doing nothing."""
     return {
-        name: _nothing
+        name: lambda: None
         for name, library in INITIALISERS.items()
         if getattr(getattr(kind, name, None), "__module__", "").startswith(library)
     }
-
-
-def _nothing() -> None:
-    pass
-
-
-def _called_again(owner: nn.Module) -> None:
-    for name in INITIALISERS:
-        owner.__dict__.pop(name, None)
 
 
 def on_meta(parameter: nn.Parameter) -> nn.Parameter:
@@ -237,15 +218,10 @@ def _slots(model: nn.Module, order: Mapping[int, int]) -> dict[str, Slot]:
     return slots
 
 
-def named(path: str, leaf: str) -> str:
-    """The name of what is called `leaf` in the module at `path`."""
-    return f"{path}.{leaf}" if path else leaf
-
-
 def _ties(modules: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
     groups: dict[int, list[str]] = {}
     for path, module in modules.items():
         for leaf, parameter in module._parameters.items():
             if parameter is not None:
-                groups.setdefault(id(parameter), []).append(named(path, leaf))
+                groups.setdefault(id(parameter), []).append(f"{path}.{leaf}" if path else leaf)
     return tuple(tuple(names) for names in groups.values() if len(names) > 1)

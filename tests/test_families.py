@@ -29,7 +29,9 @@ from transformers import (
     PreTrainedModel,
     ViTConfig,
     ViTModel,
+    conversion_mapping,
 )
+from transformers.core_model_loading import WeightRenaming
 
 import reference_loader
 from conformance.case import Case
@@ -39,6 +41,8 @@ from conformance.observe import Loaded, observe
 from conformance.outputs import forward
 from conformance.records import Divergence
 from conformance.run import open_session
+from fixtures.files import write_json, write_safetensors
+from reference_loader.architecture import renamed_in
 from reference_loader.errors import UnsupportedOption
 
 DTYPES = (None, "bfloat16", "float16")
@@ -453,6 +457,52 @@ def test_what_needs_conversion_is_refused(tmp_path: Path) -> None:
     assert transformers.MixtralForCausalLM.from_pretrained(tmp_path) is not None
     with replaced(), pytest.raises(UnsupportedOption, match="experts"):
         transformers.MixtralForCausalLM.from_pretrained(tmp_path)
+
+
+# --- the table of all renames, and not making it ---
+
+
+def test_every_name_of_the_table_is_known_without_it() -> None:
+    """MAP-1: a release that makes up a name as it goes would have it overlooked."""
+    made = conversion_mapping._build_checkpoint_conversion_mapping()
+    known = renamed_in(conversion_mapping._build_checkpoint_conversion_mapping)
+    assert [name for name in made if repr(name) not in known] == []
+    assert {"LlamaForCausalLM", "LlamaModel", "llama"}.isdisjoint(made)
+
+
+def test_the_table_is_made_for_who_is_in_it(
+    saved: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MAP-1: a Llama needs none of the thousand regular expressions; for a part, all are made."""
+    cache = "_checkpoint_conversion_mapping_cache"
+    monkeypatch.setattr(conversion_mapping, cache, None)
+    reference_loader.from_pretrained(checkpoint("llama-f32"), model_class=LlamaForCausalLM)
+    assert getattr(conversion_mapping, cache) is None
+    with replaced():
+        transformers.ViTForImageClassification.from_pretrained(saved("vit"))
+    assert getattr(conversion_mapping, cache) is not None
+
+
+def test_what_a_user_registers_is_in_the_table(
+    checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MAP-1: though no constant of transformers names it."""
+
+    class Renamed(LlamaForCausalLM):  # type: ignore[misc]
+        """A name that is nowhere else."""
+
+    whole = reference_loader.from_pretrained(checkpoint("llama-f32"), model_class=Renamed)
+    older = {n.replace("self_attn", "attn"): t for n, t in whole.state_dict().items()}
+    write_safetensors(tmp_path / "model.safetensors", older)
+    write_json(tmp_path / "config.json", whole.config.to_dict() | {"dtype": "float32"})
+    table = conversion_mapping._build_checkpoint_conversion_mapping()
+    monkeypatch.setattr(conversion_mapping, "_checkpoint_conversion_mapping_cache", table)
+    conversion_mapping.register_checkpoint_conversion_mapping(
+        "Renamed", [WeightRenaming(r"\.attn\.", ".self_attn.")]
+    )
+    renamed = reference_loader.from_pretrained(tmp_path, model_class=Renamed)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, renamed.state_dict()[name]), name
 
 
 # --- where the reference is right and stock is not ---
