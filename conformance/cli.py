@@ -344,8 +344,8 @@ def _explain(options: argparse.Namespace) -> int:
     asked = _load_options(options, budgets)
     if options.check:
         return _examine(options, asked["model_class"])
-    decided = planned(options.checkpoint, **asked)
-    explained = explain(decided, named(budgets))
+    decided, taken = planned(options.checkpoint, **asked)
+    explained = explain(decided, named(budgets), taken=taken)
     if options.format == "json":
         print(json.dumps({**decided.to_dict(), **explained.to_dict()}, indent=2))
     else:

@@ -6,23 +6,29 @@ Pure functions of a `LoadPlan`; no weight is read.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from conformance.bench import memory
 from conformance.headers import headers_of
 from reference_loader import plan
-from reference_loader.checkpoint import may_be_id
+from reference_loader.architecture import choose
+from reference_loader.checkpoint import may_be_id, open_folder
 from reference_loader.devices import place
+from reference_loader.errors import LoadError
 from reference_loader.options import Options
 from reference_loader.plan import LoadPlan
 from reference_loader.pump import CHUNK, waits
 from reference_loader.ring import LANES, SLOT, SLOTS
 
 CPU, DISK = "cpu", "disk"
+LINUX = sys.platform == "linux"
 NARROW = torch.bfloat16  # what a model that does not fit is asked for first
 
 
@@ -60,16 +66,19 @@ class Peaks:
         anonymous: of the host, the process's own.
         file: of the host, pages of mapped files, once each is touched; the kernel may drop them.
         devices: of each device, the context of its driver aside.
+        model: of the host, the model without its weights, and the plan: what making them for this
+            explanation took. On Linux; elsewhere 0.
     """
 
     anonymous: int
     file: int
     devices: Mapping[str, int]
+    model: int
 
     @property
     def host(self) -> int:
-        """Both kinds."""
-        return self.anonymous + self.file
+        """All kinds."""
+        return self.anonymous + self.file + self.model
 
 
 @dataclass(frozen=True)
@@ -106,8 +115,11 @@ class Explanation:
         }
 
 
-def planned(source: str, **options: Any) -> LoadPlan:
+def planned(source: str, **options: Any) -> tuple[LoadPlan, int]:
     """The plan of a load; of a repository from its headers alone, where they are enough.
+
+    Returns:
+        The plan, and the bytes that making it and the empty model took.
 
     Raises:
         LoadError: see `reference_loader.plan`.
@@ -119,15 +131,28 @@ def planned(source: str, **options: Any) -> LoadPlan:
     return _planned(source, options)
 
 
-def _planned(source: str | Path, options: Mapping[str, Any]) -> LoadPlan:
-    decided: LoadPlan = plan(source, **options)
-    return decided
+def _planned(source: str | Path, options: Mapping[str, Any]) -> tuple[LoadPlan, int]:
+    wanted = Options.of(options)
+    with suppress(LoadError):  # the plan will say it
+        # The import of a class is no part of the load.
+        choose(str(source), open_folder(source, wanted.subfolder, wanted), (), wanted)
+    measured = memory.peaks(sampled=False) if LINUX else nullcontext(memory.Peaks())
+    with measured as taken:
+        decided: LoadPlan = plan(source, **options)
+    return decided, taken.total
 
 
-def explain(decided: LoadPlan, budgets: Mapping[str, int] | None = None) -> Explanation:
-    """What the plan comes to, beside the budgets: place, such as "cuda:0" or "cpu", to bytes."""
+def explain(
+    decided: LoadPlan, budgets: Mapping[str, int] | None = None, *, taken: int = 0
+) -> Explanation:
+    """What the plan comes to, beside the budgets: place, such as "cuda:0" or "cpu", to bytes.
+
+    Args:
+        decided, taken: see `planned`.
+        budgets: what each place may hold.
+    """
     parts = tuple(parts_of(decided))
-    peaks = peaks_of(decided, parts)
+    peaks = peaks_of(decided, parts, taken)
     fits = tuple(_fits(peaks, budgets or {}))
     return Explanation(parts, peaks, fits, tuple(_advice(decided, parts, fits)))
 
@@ -159,7 +184,7 @@ def parts_of(decided: LoadPlan) -> list[Part]:
     return sorted(found.values(), key=lambda each: -each.parameters)
 
 
-def peaks_of(decided: LoadPlan, parts: tuple[Part, ...]) -> Peaks:
+def peaks_of(decided: LoadPlan, parts: tuple[Part, ...], taken: int) -> Peaks:
     """What the pump will hold at most; see `reference_loader.pump` for its windows."""
     devices: dict[str, int] = {}
     for each in parts:
@@ -176,7 +201,8 @@ def peaks_of(decided: LoadPlan, parts: tuple[Part, ...]) -> Peaks:
     )
     ring = SLOTS * SLOT * min(LANES, torch.get_num_threads()) if devices else 0
     staged = {device: size + ring // SLOTS for device, size in devices.items()}
-    return Peaks(host - views + window + ring, views + max(pickled, default=0), staged)
+    file = views + max(pickled, default=0)
+    return Peaks(host - views + window + ring, file, staged, taken)
 
 
 def parse_budgets(text: str) -> dict[Any, int]:

@@ -134,7 +134,7 @@ BOUNDS = (
     Bound("10,000 small tensors", "small", "again", 0.30),
     *(
         Bound(f"{case}: predicted peak is off by", case, "predicted", 0.10)
-        for case in ("same", "widen", "narrow", "cold")
+        for case in ("tiny", "same", "widen", "narrow", "small", "cold")
     ),
     *(
         bound

@@ -100,6 +100,7 @@ def _make_ready(order: Order) -> None:
         import torch
 
         torch.empty(1, device=order.task.device)  # its context is not the load's memory
+    touch_itself()
     if order.cold:
         memory.forget(Path(order.task.folder))
 
@@ -126,6 +127,13 @@ def _arrived(model: Any, device: str) -> Any:
 
         torch.cuda.synchronize()
     return model
+
+
+def touch_itself() -> None:
+    """So that the code which touches is there already: it is not the load's memory."""
+    import torch
+
+    touch(torch.nn.Linear(memory.PAGE, 1))
 
 
 def touch(model: Any) -> None:

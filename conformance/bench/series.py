@@ -118,7 +118,8 @@ def take(
     folder = written(case.weights)
     task = Task(str(folder), case.dtype, case.model, case.device)
     stored = size_of(folder)
-    series = Series(case, stored, _result(case, stored), _predicted(task))
+    predicted = int(_process("predicted", json.dumps(asdict(task)), {}))
+    series = Series(case, stored, _result(case, stored), predicted)
     there = {contender.name: contender for contender in contenders}
     series.rows = {name: Row(name, lacks=each.lacks(task)) for name, each in there.items()}
     for number in range(rounds + 1):
@@ -130,12 +131,6 @@ def take(
         if number < rounds and (asked := _probe(series, folder)) is not None:
             series.limit.append(float(_process("limits", limits.order(asked), {})))
     return series
-
-
-def _predicted(task: Task) -> int:
-    from conformance.explain import explain, planned
-
-    return explain(planned(task.folder, model_class=task.model_class(), **task.placed())).peaks.host
 
 
 def _result(case: Case, stored: int) -> int:

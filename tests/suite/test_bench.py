@@ -109,6 +109,16 @@ def test_a_process_measures_and_its_failure_is_told() -> None:
     assert "StopIteration" in theirs.lacks  # the process knows no contender of that name
 
 
+def test_the_peak_of_a_model_of_small_tensors_is_predicted() -> None:
+    """It is that of its modules, of which the headers say nothing: the explanation makes them."""
+    small = next(case for case in CASES if case.id == "small")
+    case = replace(small, weights=many_small(1500), again=0)
+    found = take(case, [by_name("reference")], 1, lambda _: None)
+    (ours,) = found.rows.values()
+    assert found.predicted > 8 * found.stored
+    assert ours.samples[0].peaks["total"] == pytest.approx(found.predicted, rel=0.1)
+
+
 def test_who_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(series, "TIMEOUT", 0.01)
     with pytest.raises(NotMeasured, match=r"more than"):

@@ -42,7 +42,7 @@ def seven_billion(tmp_path_factory: pytest.TempPathFactory) -> str:
 def of(source: str, budgets: str = "", **options: Any) -> Explanation:
     given = parse_budgets(budgets) if budgets else {}
     device_map = options.pop("device_map", next(iter(given), None))
-    decided = planned(source, device_map=device_map, max_memory=given or None, **options)
+    decided, _ = planned(source, device_map=device_map, max_memory=given or None, **options)
     return explain(decided, named(given))
 
 
@@ -68,6 +68,23 @@ def test_seven_billion_are_explained_in_a_second(seven_billion: str) -> None:
     started = time.process_time()
     of(seven_billion, model_class=LlamaForCausalLM)
     assert time.process_time() - started < 1.0
+
+
+def test_the_model_without_its_weights_is_counted(seven_billion: str) -> None:
+    """On the CPU, whatever the weights are on; it decides whether a budget is kept, too."""
+    decided, _ = planned(seven_billion, device_map={"": 0})
+    bare, whole = explain(decided), explain(decided, {"cpu": 64 * GIB}, taken=7)
+    assert whole.peaks.host - bare.peaks.host == whole.peaks.model == 7
+    assert [fit.needs for fit in whole.fits] == [whole.peaks.host]
+
+
+def test_what_the_model_takes_is_measured_in_the_command(seven_billion: str) -> None:
+    """In a process of its own, where nothing that was freed can be used once more."""
+    words = [sys.executable, "-m", "conformance", "explain", seven_billion, "--format", "json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    peak = json.loads(done.stdout)["peak"]
+    assert 2**20 < peak["model"] < 100 * 2**20
+    assert peak["host"] == peak["anonymous"] + peak["file"] + peak["model"]
 
 
 def test_what_fits_nowhere_is_for_the_disk(seven_billion: str) -> None:
@@ -100,7 +117,8 @@ from reference_loader import from_pretrained
 
 options = {"dtype": sys.argv[2], "ignore_mismatched_sizes": True}
 from_pretrained(sys.argv[3], **options)  # what happens once in a process
-predicted = explain(planned(sys.argv[1], **options)).peaks
+decided, taken = planned(sys.argv[1], **options)
+predicted = explain(decided, taken=taken).peaks
 with memory.peaks(sampled=False) as found:
     model = from_pretrained(sys.argv[1], **options)
 print(found.total, predicted.host)
@@ -157,15 +175,15 @@ def test_a_device_map_is_a_word_a_device_or_json(
 
 def test_the_fixture_is_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fixture", NAME, str(tmp_path / "made")]) == 0
-    assert planned(str(tmp_path / "made")).dtype == torch.float16
+    assert planned(str(tmp_path / "made"))[0].dtype == torch.float16
 
 
 def test_of_a_repository_only_headers_are_asked_for(world: Hub, tmp_path: Path) -> None:
     """And what they say is what the whole files say."""
     folder = materialise("llama-f32-7")
     world.publish("org/tiny", folder)
-    found = planned("org/tiny")
-    local = planned(str(folder))
+    found, _ = planned("org/tiny")
+    local, _ = planned(str(folder))
     assert [p.target for p in found.placements] == [p.target for p in local.placements]
     assert explain(found) == explain(local)
     asked = [r for r in world.requests if r.path.startswith("/cdn/") and r.method == "GET"]
@@ -178,4 +196,4 @@ def test_pickled_weights_of_a_repository_are_fetched(world: Hub) -> None:
     """Their headers cannot be had alone."""
     folder = materialise("llama-f32", ("pickled",))
     world.publish("org/old", folder)
-    assert explain(planned("org/old")) == explain(planned(str(folder)))
+    assert explain(planned("org/old")[0]) == explain(planned(str(folder))[0])
