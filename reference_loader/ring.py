@@ -28,6 +28,9 @@ PAGE = mmap.PAGESIZE
 # What a slot has more than its size: direct reads begin and end at pages, and memory at one too.
 MARGIN = 3 * PAGE
 
+# Pages of a piece by which it is judged whether it is in the page cache.
+ASKED = 16
+
 # madvise(2): give pages their memory before they are written to, since Linux 5.14.
 POPULATE_WRITE = 23
 
@@ -123,9 +126,12 @@ def _read_file(
 
 
 def _cached(source: torch.Tensor) -> bool:
-    """Whether most pages of a mapped tensor are in the page cache, as far as the system tells."""
+    """Whether the first pages of a mapped tensor are in the page cache, as far as the system tells.
+
+    To ask after all of them takes as long as to give them their memory.
+    """
     start = source.data_ptr() // PAGE * PAGE
-    pages = -(-(source.data_ptr() + source.nbytes - start) // PAGE)
+    pages = min(ASKED, -(-(source.data_ptr() + source.nbytes - start) // PAGE))
     held = (ctypes.c_ubyte * pages)()
     if LIBC is None or LIBC.mincore(ctypes.c_void_p(start), ctypes.c_size_t(pages * PAGE), held):
         return True

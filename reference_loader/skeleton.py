@@ -91,6 +91,7 @@ def build(
     modules = dict(model.named_modules(remove_duplicate=False))
     for module in modules.values():
         _call_again(module)
+        # As after an initialisation: one that the user asks for later spares what was loaded.
         module.__dict__[NEEDS_NO_VALUES] = True
     return Skeleton(model, _slots(model, order), _ties(modules), modules)
 
