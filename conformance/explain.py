@@ -6,7 +6,6 @@ Pure functions of a `LoadPlan`; no weight is read.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +27,6 @@ from reference_loader.pump import CHUNK, waits
 from reference_loader.ring import LANES, SLOT, SLOTS
 
 CPU, DISK = "cpu", "disk"
-LINUX = sys.platform == "linux"
 NARROW = torch.bfloat16  # what a model that does not fit is asked for first
 
 
@@ -67,7 +65,7 @@ class Peaks:
         file: of the host, pages of mapped files, once each is touched; the kernel may drop them.
         devices: of each device, the context of its driver aside.
         model: of the host, the model without its weights, and the plan: what making them for this
-            explanation took. On Linux; elsewhere 0.
+            explanation took. Where the system does not tell it, 0.
     """
 
     anonymous: int
@@ -136,7 +134,7 @@ def _planned(source: str | Path, options: Mapping[str, Any]) -> tuple[LoadPlan, 
     with suppress(LoadError):  # the plan will say it
         # The import of a class is no part of the load.
         choose(str(source), open_folder(source, wanted.subfolder, wanted), (), wanted)
-    measured = memory.peaks(sampled=False) if LINUX else nullcontext(memory.Peaks())
+    measured = memory.peaks(sampled=False) if memory.is_told() else nullcontext(memory.Peaks())
     with measured as taken:
         decided: LoadPlan = plan(source, **options)
     return decided, taken.total

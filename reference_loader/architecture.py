@@ -410,7 +410,8 @@ def _may_have_renames(model: nn.Module, table: Any) -> bool:
 def renamed_in(make: Any) -> str:
     """The constants of the function that makes the table, as they are written in Python.
 
-    The names of its entries are among them, from release 5.0 to 5.24; a test holds each to that.
+    The names of its entries are among them, in every release from 5.0 to 5.24; a test holds the
+    one that is installed to that.
     """
     return f"{make.__code__.co_consts} {make.__globals__.get('_MODEL_TO_CONVERSION_PATTERN')}"
 

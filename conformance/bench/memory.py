@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
 PAGE = 4096
 INTERVAL = 0.001  # seconds between two samples
 
@@ -35,11 +36,16 @@ def resident(*names: str) -> list[int]:
     return [int(fields[name].split()[0]) * 1024 for name in names]
 
 
+def is_told() -> bool:
+    """Whether this system tells the peak of a process; some containers do not."""
+    return os.access(CLEAR, os.W_OK)
+
+
 @contextmanager
 def peaks(sampled: bool) -> Iterator[Peaks]:
     """What the block takes; anonymous and file-backed apart only where a thread samples them."""
     found = Peaks()
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's own peak starts anew
+    CLEAR.write_text("5")  # the kernel's own peak starts anew
     (before,) = resident("VmRSS")
     stop = threading.Event()
     thread = threading.Thread(target=_sample, args=(found, stop))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from conformance.bench import memory
 from conformance.cli import main
 from conformance.explain import (
     BadBudget,
@@ -85,6 +86,15 @@ def test_what_the_model_takes_is_measured_in_the_command(seven_billion: str) -> 
     peak = json.loads(done.stdout)["peak"]
     assert 2**20 < peak["model"] < 100 * 2**20
     assert peak["host"] == peak["anonymous"] + peak["file"] + peak["model"]
+
+
+def test_a_system_that_tells_no_peak_is_explained_on(
+    seven_billion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CLEAR", tmp_path / "nothing")
+    decided, taken = planned(seven_billion)
+    assert taken == 0
+    assert len(decided.placements) == 291
 
 
 def test_what_fits_nowhere_is_for_the_disk(seven_billion: str) -> None:
