@@ -101,15 +101,13 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with opened(path) as file:
-            self._seal = _seal(*_header_of(path, file))
+            header, size = _header_of(path, file)
             #: The file itself, whatever is put in its place; open as long as this object is.
             self.descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.descriptor)
-        described = os.fstat(self.descriptor)
-        self._storage = torch.UntypedStorage.from_file(
-            str(path), shared=False, nbytes=described.st_size
-        )
-        if not os.path.samestat(described, path.stat()):
+        self._seal = _seal(header, size)
+        self._storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
+        if not os.path.samestat(os.fstat(self.descriptor), path.stat()):
             raise _damaged(path, "another file was put in its place while it was opened")
 
     def offset(self, tensor: torch.Tensor) -> int | None:

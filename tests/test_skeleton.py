@@ -270,6 +270,22 @@ def test_what_has_no_memory_is_not_initialised(filled: list[str]) -> None:
     assert "cpu" in filled
 
 
+def test_what_a_constructor_fills_by_hand_is_filled() -> None:
+    """INI-2: a buffer has its values; a parameter has no memory for any, and is itself returned."""
+
+    def construct() -> nn.Module:
+        module = nn.Linear(3, 2)
+        assert nn.init.constant_(module.bias, 1.0) is module.bias
+        assert module.weight.data.fill_(1.0).is_meta
+        module.register_buffer("named", nn.init.constant_(torch.empty(2), 2.0))
+        module.register_buffer("method", torch.empty(2).fill_(3.0))
+        return module
+
+    model = build(construct, torch.float32).model
+    assert model.bias.is_meta
+    assert (model.named.tolist(), model.method.tolist()) == ([2.0, 2.0], [3.0, 3.0])
+
+
 def test_a_model_can_be_initialised_after_its_construction(filled: list[str]) -> None:
     """Passing over ends with the constructor; a copy that it made is no exception."""
     layers = build(Layers, torch.float32).model
