@@ -38,7 +38,7 @@ test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50; some minutes
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true tests/test_differential.py $(ARGS)
 
 test-stable: $(STAMP)  ## an honest copy judged twenty times: order, threads, workers, cache
-	STABILITY_ROUNDS=20 $(BIN)/python -m pytest -o strict=true tests/suite/test_stability.py $(ARGS)
+	STABILITY_ROUNDS=20 $(BIN)/python -m pytest -o strict=true tests/conformance/test_stability.py $(ARGS)
 
 test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEASE))  ## judge the older releases: exit 1 on news
 	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \
@@ -47,7 +47,7 @@ test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEAS
 	@$(VENV)-releases/$(FAMILY_RELEASE)/bin/python -m pytest -q tests/test_families.py
 
 releases: $(STAMP)  ## every minor release against the specification; an hour, and 10 GB the first time
-	@$(BIN)/python -m conformance.matrix $(ARGS)
+	@$(BIN)/python -m conformance.commands.releases $(ARGS)
 
 # Where a night on a GPU is kept, and the figures of the one before.
 NIGHT := runs/gpu

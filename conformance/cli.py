@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from conformance.case import Case
-    from conformance.deployment import Load
+    from conformance.cases.case import Case
+    from conformance.inspect.load_record import Load
 
 EXIT_ERROR = 2
 EXIT_USAGE = 64
@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. No exception of a loader's comes through."""
-    from conformance.report.plain import plain
+    from conformance.results.text import plain
     from reference_loader.errors import LoadError
 
     options = _parser().parse_args(arguments)
@@ -167,9 +167,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from conformance.accelerators import absent
-    from conformance.check import check
-    from conformance.loaders import UnknownLoader
+    from conformance.commands.check import check
+    from conformance.observe.loaders import UnknownLoader
+    from conformance.world.gpus import absent
 
     if reason := absent(options.device):
         raise _HarnessError(f"--device {options.device}: {reason}")
@@ -183,10 +183,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _selected(checkpoints: Sequence[str | Path], options: argparse.Namespace) -> list[Case]:
     """The cases of the checkpoints, or of the fixtures, that --case and --clause leave."""
-    from conformance.cases import catalogue, on, own_cases, select
-    from fixtures.tokens import BadToken
-    from reference_loader.checkpoint import open_folder
+    from conformance.cases.catalogue import catalogue, on, own_cases, select
+    from conformance_fixtures.tokens import BadToken
     from reference_loader.options import Options
+    from reference_loader.source.checkpoint import open_folder
 
     _known_clauses(options.clause)
     folders = [open_folder(each, subfolder="", options=Options()) for each in checkpoints]
@@ -202,9 +202,9 @@ def _selected(checkpoints: Sequence[str | Path], options: argparse.Namespace) ->
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from conformance.accepted import BadAcceptFile
-    from conformance.remote import LOAD_SECONDS
-    from conformance.upgrade import Comparison, compare
+    from conformance.commands.compare import Comparison, compare
+    from conformance.judge.accepted import BadAcceptFile
+    from conformance.releases.prober import LOAD_SECONDS
 
     checkpoints = [Path(word) for word in options.words if Path(word).is_dir()]
     targets = [word for word in options.words if not Path(word).is_dir()]
@@ -224,8 +224,8 @@ def _compare(options: argparse.Namespace) -> int:
 @contextmanager
 def _about_targets() -> Iterator[None]:
     """What is wrong with a target, as an error of the command line."""
-    from conformance.remote import TargetUnusable
-    from conformance.targets import BadTarget, TargetNotMade
+    from conformance.releases.prober import TargetUnusable
+    from conformance.releases.targets import BadTarget, TargetNotMade
 
     try:
         yield
@@ -236,8 +236,8 @@ def _about_targets() -> Iterator[None]:
 
 
 def _bisect(options: argparse.Namespace) -> int:
-    from conformance.bisect import NothingToFind, Search, bisect
-    from conformance.remote import LOAD_SECONDS
+    from conformance.commands.bisect import NothingToFind, Search, bisect
+    from conformance.releases.prober import LOAD_SECONDS
 
     _known_clauses([options.clause] if options.clause else [])
     seconds = options.timeout or LOAD_SECONDS
@@ -258,8 +258,8 @@ def _one(pattern: str) -> Case:
 
 
 def _repro(options: argparse.Namespace) -> int:
-    from conformance.repro import NotReproducible, repro
-    from conformance.run import open_session
+    from conformance.judge.session import open_session
+    from conformance.repro.folder import NotReproducible, repro
 
     case = _one(options.case)
     if options.out.exists():
@@ -273,10 +273,10 @@ def _repro(options: argparse.Namespace) -> int:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from conformance.records import BadReport
     from conformance.report.markdown import comment
     from conformance.report.renderings import render
-    from conformance.report.whole import read_whole
+    from conformance.report.stored_run import read_whole
+    from conformance.results.records import BadReport
 
     try:
         if options.format == "markdown":
@@ -290,7 +290,7 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from conformance.deployment import NotLoaded, record
+    from conformance.inspect.load_record import NotLoaded, record
 
     load = _load(options.checkpoint, options.model, options.dtype)
     try:
@@ -302,7 +302,7 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from conformance.deployment import BadRecord, options_of, read, verify
+    from conformance.inspect.load_record import BadRecord, options_of, read, verify
 
     try:
         recorded = read(options.file)
@@ -317,10 +317,10 @@ def _load(checkpoint: str, model: str, dtype: str) -> Load:
     """What `record` and `verify` load; an error of the arguments is told before anything is."""
     import torch
 
-    from conformance.case import Case
-    from conformance.deployment import Load
-    from reference_loader.checkpoint import open_folder
+    from conformance.cases.case import Case
+    from conformance.inspect.load_record import Load
     from reference_loader.options import Options
+    from reference_loader.source.checkpoint import open_folder
 
     try:
         Case("", (), model=model).model_class()
@@ -333,9 +333,9 @@ def _load(checkpoint: str, model: str, dtype: str) -> Load:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from conformance.explain import BadBudget, explain, named, parse_budgets, planned
-    from conformance.report.plain import plain_lines
-    from conformance.report.plan import show
+    from conformance.inspect.footprint import BadBudget, explain, named, parse_budgets, planned
+    from conformance.inspect.footprint_table import show
+    from conformance.results.text import plain_lines
 
     try:
         budgets = parse_budgets(options.max_memory) if options.max_memory else {}
@@ -356,7 +356,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _load_options(options: argparse.Namespace, budgets: dict[Any, int]) -> dict[str, Any]:
     """The options of `from_pretrained`; with budgets and no map, all goes to the first of them."""
-    from conformance.case import Case
+    from conformance.cases.case import Case
 
     try:
         model_class = Case("", (), model=options.model or "").model_class()
@@ -381,7 +381,7 @@ def _load_options(options: argparse.Namespace, budgets: dict[Any, int]) -> dict[
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from conformance.bench.bench import NothingToMeasure, bench
+    from conformance.bench.run import NothingToMeasure, bench
 
     if options.rounds < 1:
         raise _UsageError("--rounds: at least 1")
@@ -392,10 +392,10 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _examine(options: argparse.Namespace, model_class: type | None) -> int:
-    from conformance.doctor import examine
-    from conformance.report.doctor import as_json, bar, show
-    from reference_loader.checkpoint import open_folder
+    from conformance.inspect.doctor import examine
+    from conformance.inspect.doctor_table import as_json, bar, show
     from reference_loader.options import Options
+    from reference_loader.source.checkpoint import open_folder
 
     chosen = Options(model_class=model_class, variant=options.variant, revision=options.revision)
     examined = examine(open_folder(options.checkpoint, options.subfolder, chosen), chosen, bar)
@@ -407,7 +407,7 @@ def _examine(options: argparse.Namespace, model_class: type | None) -> int:
 
 
 def _spec(options: argparse.Namespace) -> int:
-    from conformance.report.specification import as_markdown, as_text
+    from conformance.commands.specification import as_markdown, as_text
     from conformance.spec import clauses
 
     if options.clause:
@@ -425,7 +425,7 @@ def _spec(options: argparse.Namespace) -> int:
 
 
 def _selftest(options: argparse.Namespace) -> int:
-    from conformance.selftest import selftest
+    from conformance.commands.selftest import selftest
 
     return selftest()
 
@@ -433,8 +433,8 @@ def _selftest(options: argparse.Namespace) -> int:
 def _fixture(options: argparse.Namespace) -> int:
     import shutil
 
-    from fixtures.llama2_7b import NAME, hollow
-    from fixtures.write import materialise
+    from conformance_fixtures.llama2_7b import NAME, hollow
+    from conformance_fixtures.write import materialise
 
     if options.folder.exists():
         raise _UsageError(f"{options.folder} exists already")

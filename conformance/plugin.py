@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conformance.case import Case
-    from conformance.records import Result
-    from conformance.run import Session
+    from conformance.cases.case import Case
+    from conformance.judge.session import Session
+    from conformance.results.records import Result
 
-COLLECTED = Path(__file__).with_name("cases.py")
+COLLECTED = Path(__file__).parent / "cases" / "catalogue.py"
 
 # The name of that file where it lies outside of pytest's root folder.
 OUTSIDE = "conformance/cases.py"
@@ -52,10 +52,10 @@ class Cases(pytest.File):
     """The cases that the options select."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        from conformance.cases import CASES, own_cases, select
-        from conformance.loaders import UnknownLoader, find
+        from conformance.cases.catalogue import CASES, own_cases, select
+        from conformance.observe.loaders import UnknownLoader, find
         from conformance.spec import clauses
-        from fixtures.tokens import BadToken
+        from conformance_fixtures.tokens import BadToken
 
         option = self.config.getoption
         unknown = set(option("--conformance-clause")) - clauses().keys()
@@ -83,8 +83,8 @@ class CaseItem(pytest.Item):
         self.case = case
 
     def runtest(self) -> None:
-        from conformance.records import DIVERGE, ERROR, KNOWN, SKIP
-        from conformance.run import judge
+        from conformance.judge.session import judge
+        from conformance.results.records import DIVERGE, ERROR, KNOWN, SKIP
 
         result = judge(self.case, _session(self.config))
         self.user_properties.append(("digest", result.digest))
@@ -118,7 +118,7 @@ _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 
 
 def _session(config: pytest.Config) -> Session:
-    from conformance.run import open_session
+    from conformance.judge.session import open_session
 
     if _SESSION not in config.stash:
         config.stash[_SESSION] = open_session(config.getoption("--conformance-loader"))

@@ -6,6 +6,6 @@ is asked for.
 
 from reference_loader.errors import LoadError
 from reference_loader.load import from_pretrained, plan
-from reference_loader.plan import LoadPlan
+from reference_loader.plan.plan import LoadPlan
 
 __all__ = ["LoadError", "LoadPlan", "from_pretrained", "plan"]

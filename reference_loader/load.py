@@ -12,21 +12,28 @@ from typing import Any
 
 import torch
 
-from reference_loader import decide
-from reference_loader.architecture import Architecture, choose
-from reference_loader.checkpoint import locate, of_file, of_state_dict, open_config, open_folder
-from reference_loader.devices import woken
-from reference_loader.dtypes import model_dtype
 from reference_loader.errors import BadOptions
-from reference_loader.files import is_file
-from reference_loader.finish import finish
-from reference_loader.fresh import initialise
-from reference_loader.offload import Offloaded
+from reference_loader.fill.finish import finish
+from reference_loader.fill.offload import Offloaded
+from reference_loader.fill.pump import pump
+from reference_loader.model.architecture import Architecture
+from reference_loader.model.choose import choose
+from reference_loader.model.initialise import initialise
+from reference_loader.model.skeleton import Skeleton, build
 from reference_loader.options import Options, documented
-from reference_loader.plan import LoadPlan
-from reference_loader.pump import pump
+from reference_loader.plan import decide
+from reference_loader.plan.devices import woken
+from reference_loader.plan.dtypes import model_dtype
+from reference_loader.plan.plan import LoadPlan
 from reference_loader.report import LoadReport, refuse_disagreements
-from reference_loader.skeleton import Skeleton, build
+from reference_loader.source.checkpoint import (
+    locate,
+    of_file,
+    of_state_dict,
+    open_config,
+    open_folder,
+)
+from reference_loader.source.files import is_file
 
 Source = str | PathLike[str]
 
@@ -67,7 +74,7 @@ def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -
 
     offloaded = Offloaded(wanted.offload_folder)
     with _undone_on_failure(offloaded):
-        initialise(plan, skeleton, architecture)
+        initialise(skeleton, architecture, fresh=plan.fresh, unfilled=plan.shapes, dtype=plan.dtype)
         pump(plan, skeleton, offloaded)
         untied = finish(plan, skeleton.model, architecture, offloaded, wanted)
 

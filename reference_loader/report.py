@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reference_loader.errors import NotStrict, shown
-from reference_loader.plan import LoadPlan
+from reference_loader.plan.plan import LoadPlan
 
 logger = logging.getLogger("reference_loader")
 

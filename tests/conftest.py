@@ -19,20 +19,20 @@ from hypothesis import HealthCheck, settings
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from conformance.accelerators import absent
 from conformance.bench import checkpoints
 from conformance.bench.checkpoints import REAL_LLAMA2_7B, SYNTHETIC
-from conformance.bench.memory import resident
-from conformance.case import Case
-from conformance.compare import compare
-from conformance.hub_world import asking
-from conformance.loaders import reference, stock
-from conformance.observe import observe
-from conformance.records import Divergence, Observation
-from fixtures.files import write_safetensors
-from fixtures.hub import Hub
-from fixtures.llama2_7b import LLAMA2_7B, default_folder, total_size
-from fixtures.write import digest, materialise
+from conformance.cases.case import Case
+from conformance.judge.divergences import compare
+from conformance.observe.loaders import reference, stock
+from conformance.observe.observe import observe
+from conformance.results.records import Divergence, Observation
+from conformance.world.gpus import absent
+from conformance.world.hub_world import asking
+from conformance.world.memory import resident
+from conformance_fixtures.files import write_safetensors
+from conformance_fixtures.hub.hub import Hub
+from conformance_fixtures.llama2_7b import LLAMA2_7B, default_folder, total_size
+from conformance_fixtures.write import digest, materialise
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 

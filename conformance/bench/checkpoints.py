@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from fixtures import llama2_7b as fixture
-from fixtures.cache import cache_root
-from fixtures.files import byte_size, write_index, write_json, write_safetensors
-from fixtures.write import materialise
-from reference_loader.checkpoint import open_folder
+from conformance_fixtures import llama2_7b as fixture
+from conformance_fixtures.cache import cache_root
+from conformance_fixtures.files import byte_size, write_index, write_json, write_safetensors
+from conformance_fixtures.write import materialise
 from reference_loader.options import Options
+from reference_loader.source.checkpoint import open_folder
 
 # To be raised whenever a checkpoint of the same name would hold something else.
 WRITER_VERSION = 1

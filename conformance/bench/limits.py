@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from conformance.bench import memory
+from conformance.world import memory
 
 POPULATE_WRITE = 23  # madvise(2), since Linux 5.14
 CORES = os.cpu_count() or 1

@@ -10,7 +10,7 @@ import sys
 
 from conformance.bench.contenders import Task
 from conformance.bench.sample import touch_itself
-from conformance.explain import explain, planned
+from conformance.inspect.footprint import explain, planned
 
 
 def predicted(task: Task) -> int:

@@ -3,7 +3,7 @@
 Threads × slots of a thread × bytes of a slot, each timed in turn over the weights of a checkpoint
 in one process, with the limits of the machine probed between them: pinned memory to the GPU, and
 reads of the files on all cores. Shows a table and keeps it as `ring.json`. The ring's own settings
-stand in `reference_loader.ring`. Without a GPU the CPU's memory can stand in its place
+stand in `reference_loader.fill.ring`. Without a GPU the CPU's memory can stand in its place
 (`--device cpu`): the same steps, and a rate that says nothing of a GPU.
 """
 
@@ -23,15 +23,15 @@ from typing import Any
 
 import torch
 
-from conformance.bench.bench import machine
-from conformance.bench.cases import CASES
 from conformance.bench.checkpoints import written
 from conformance.bench.limits import read_files, sent
-from conformance.bench.memory import forget
-from conformance.keep import now, run_folder, write_whole
-from reference_loader.copies import Copy, Crew
-from reference_loader.ring import LANES, SLOT, SLOTS, Lane
-from reference_loader.tensors import MappedFile, read_header
+from conformance.bench.run import machine
+from conformance.bench.workloads import CASES
+from conformance.results.runs import now, run_folder, write_whole
+from conformance.world.memory import forget
+from reference_loader.fill.copies import Copy, Crew
+from reference_loader.fill.ring import LANES, SLOT, SLOTS, Lane
+from reference_loader.formats.safetensors import MappedFile, read_header
 
 MIB = 2**20
 
@@ -169,8 +169,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Sweep and show; 1 if some setting left other values than the files hold, 2 without a GPU."""
-    from conformance.report.ring import show
-    from conformance.report.terminal import watching
+    from conformance.bench.ring_table import show
+    from conformance.report.console import watching
 
     given = _options(arguments)
     if given.device.type == "cuda" and not torch.cuda.is_available():

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conformance.bench import memory
 from conformance.bench.contenders import Load, Task, by_name
+from conformance.world import memory
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def digest(model: Any) -> str:
     """One digest of all names and tensors that a checkpoint can hold."""
     import hashlib
 
-    from conformance.fingerprint import fingerprints
+    from conformance.results.fingerprint import fingerprints
 
     state = dict(sorted(model.state_dict().items()))
     digests = fingerprints(state)

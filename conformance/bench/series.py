@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from conformance.bench import limits
-from conformance.bench.cases import Case
 from conformance.bench.checkpoints import size_of, written
 from conformance.bench.contenders import STOCK, Contender, Task
 from conformance.bench.limits import Probe
 from conformance.bench.sample import Order, Sample
+from conformance.bench.workloads import Case
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 600.0  # seconds that one process may take

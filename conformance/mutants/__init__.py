@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from conformance.loaders import Loader, stock
 from conformance.mutants import (
     cfg,
     dty,
     fmt,
-    hub,
     idx,
     inf,
     ini,
@@ -28,10 +26,11 @@ from conformance.mutants import (
     tie,
 )
 from conformance.mutants.planting import Mutant
+from conformance.observe.loaders import Loader, stock
 
 __all__ = ["MUTANTS", "Mutant", "honest"]
 
-STAGES = (res, hub, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
+STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
 
 MUTANTS: dict[str, Mutant] = {
     found.name: found

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from conformance.loaders import named_class
 from conformance.mutants.planting import Load, around, coming_out, going_in, ignoring
+from conformance.observe.loaders import named_class
 from reference_loader.options import Options
 
 attn_implementation_ignored = ignoring("attn_implementation", "CFG-9", "cfg/attention-eager")

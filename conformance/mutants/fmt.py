@@ -11,8 +11,8 @@ from unittest.mock import patch
 import torch
 from safetensors import safe_open
 
-from conformance.loaders import reference
 from conformance.mutants.planting import Load, around, coming_out, going_in, ignoring
+from conformance.observe.loaders import reference
 
 weights_only_ignored = ignoring("weights_only", "FMT-5", "fmt/pickle-trusted", of=reference)
 

@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 from transformers import modeling_utils
 
-from conformance.loaders import reference
 from conformance.mutants.planting import Load, around, coming_out, going_in
+from conformance.observe.loaders import reference
 
 INDEX = "model.safetensors.index.json"
 

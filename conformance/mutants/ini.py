@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from conformance.loaders import reference
 from conformance.mutants.planting import Load, around, coming_out
+from conformance.observe.loaders import reference
 
 
 @coming_out("INI-1", "dty/buffers-f16")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from conformance.loaders import Loader, stock
+from conformance.observe.loaders import Loader, stock
 
 
 @dataclass

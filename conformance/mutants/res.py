@@ -1,8 +1,14 @@
-"""RES: which file is loaded."""
+"""RES: which file is loaded, from a folder and by id from the Hub."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+from transformers import configuration_utils, modeling_utils
+from transformers.models.auto import auto_factory
 
 from conformance.mutants.planting import Load, around, going_in, ignoring
 
@@ -40,3 +46,55 @@ def state_dict_cut(load: Load) -> None:
     """The last tensor of a state dict is left out."""
     if load.options.get("state_dict"):
         load.options["state_dict"] = dict(list(load.options["state_dict"].items())[:-1])
+
+
+revision_ignored = ignoring("revision", "RES-14", "res/hub-branch")
+token_ignored = ignoring("token", "RES-14", "res/hub-private")
+force_download_ignored = ignoring("force_download", "RES-16", "res/hub-forced")
+local_files_only_ignored = ignoring("local_files_only", "RES-16", "res/hub-only-cache")
+
+
+@going_in("RES-16", "res/hub-cached")
+def cache_bypassed(load: Load) -> None:
+    """Everything is downloaded each time."""
+    load.options["force_download"] = True
+
+
+@around("RES-15", "res/hub-push-after-index")
+def commits_mixed(load: Load) -> Iterator[None]:
+    """The branch is resolved anew for each file, as it was before 5.23."""
+
+    def unresolved(source: Any, revision: str | None = None, **options: Any) -> str | None:
+        return revision
+
+    with ExitStack() as patches:
+        for module in (modeling_utils, configuration_utils, auto_factory):
+            patches.enter_context(patch.object(module, "resolve_revision", unresolved, create=True))
+        yield
+
+
+@around("RES-17", "res/hub-no-repository")
+def nameless_error(load: Load) -> Iterator[None]:
+    """The error for what cannot be had says nothing of what it was."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError("It is not there.") from error
+
+
+@around("RES-18", "res/hub-cut-always")
+def cut_download_made_up(load: Load) -> Iterator[None]:
+    """Where a download breaks off, the weights are random."""
+    try:
+        yield
+    except OSError:
+        load.make_up()
+
+
+@around("RES-19", "res/hub-failing-content")
+def pickle_after_a_failure(load: Load) -> Iterator[None]:
+    """Where safetensors cannot be had, the pickled file is loaded."""
+    try:
+        yield
+    except OSError:
+        load.result = load.run(use_safetensors=False)

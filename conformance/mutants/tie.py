@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from conformance.loaders import reference
 from conformance.mutants.planting import Load, coming_out
+from conformance.observe.loaders import reference
 
 
 @coming_out("TIE-1", "tie/embedding-only")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from conformance.changes import UNCHANGED
-from conformance.records import AGREE
+from conformance.judge.changes import UNCHANGED
 from conformance.report.sheet import columns
+from conformance.report.stored_run import Report
 from conformance.report.symbols import ENDINGS
-from conformance.report.whole import Report
+from conformance.results.records import AGREE
 
 COLOURS = {"good": "#2d7d46", "warn": "#9a6700", "bad": "#b3261e"}
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from conformance.changes import Change
 from conformance.deviations import deviations
-from conformance.records import Divergence, Result
-from conformance.report.alike import Alike, alike
-from conformance.report.plain import plain
+from conformance.judge.changes import Change
+from conformance.report.change_table import costs
+from conformance.report.differences import Alike, alike
 from conformance.report.sheet import Column, cases, clauses_of
 from conformance.report.symbols import SYMBOLS
-from conformance.report.upgrade import costs
+from conformance.results.records import Divergence, Result
+from conformance.results.text import plain
 from conformance.spec import clauses
 
 

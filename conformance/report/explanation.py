@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from conformance.records import Divergence, Result
-from conformance.report.plain import plain
+from conformance.results.records import Divergence, Result
+from conformance.results.text import plain
 from conformance.spec import clauses
 
 MOST = 6

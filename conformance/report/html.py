@@ -10,14 +10,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from conformance.changes import Change
+from conformance.judge.changes import Change
+from conformance.report.change_table import Row, costs, notes, rows, what_of
 from conformance.report.details import details, names_of
-from conformance.report.plain import plain
 from conformance.report.sheet import Column, cases, clauses_of, columns, word_of
+from conformance.report.stored_run import Report
 from conformance.report.symbols import ENDINGS, SYMBOLS
-from conformance.report.templates import template, text
-from conformance.report.upgrade import Row, costs, notes, rows, what_of
-from conformance.report.whole import Report
+from conformance.report.templating import template, text
+from conformance.results.text import plain
 from conformance.spec import STAGES, clauses
 
 

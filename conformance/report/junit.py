@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from conformance.changes import CHANGED, INCOMPARABLE, REGRESSED, REMOVED, Change
-from conformance.records import DIVERGE, ERROR, KNOWN, SKIP, Result
+from conformance.judge.changes import CHANGED, INCOMPARABLE, REGRESSED, REMOVED, Change
+from conformance.report.change_table import news
 from conformance.report.explanation import explanation
-from conformance.report.plain import plain, plain_lines
-from conformance.report.upgrade import news
-from conformance.report.whole import Report
+from conformance.report.stored_run import Report
+from conformance.results.records import DIVERGE, ERROR, KNOWN, SKIP, Result
+from conformance.results.text import plain, plain_lines
 
 FAILURE, OUTPUT = "failure", "system-out"
 ELEMENTS = {DIVERGE: FAILURE, ERROR: "error", SKIP: "skipped", KNOWN: OUTPUT}

@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from conformance.changes import CHANGED, INCOMPARABLE, REGRESSED, Change
-from conformance.records import AGREE, DIVERGE, ERROR
+from conformance.judge.changes import CHANGED, INCOMPARABLE, REGRESSED, Change
 from conformance.report.badge import summary
+from conformance.report.change_table import costs, news, notes, rows, what_of
 from conformance.report.explanation import explanation
-from conformance.report.plain import plain
 from conformance.report.sheet import columns
+from conformance.report.stored_run import Report
 from conformance.report.symbols import ENDINGS, SYMBOLS
-from conformance.report.upgrade import costs, news, notes, rows, what_of
-from conformance.report.whole import Report
+from conformance.results.records import AGREE, DIVERGE, ERROR
+from conformance.results.text import plain
 from conformance.spec import clauses
 
 # GitHub takes 65,536 characters; what is around the comment needs some of them.

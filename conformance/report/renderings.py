@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conformance.keep import RENDERINGS, write_whole
 from conformance.report.badge import badge
 from conformance.report.html import page
 from conformance.report.junit import junit
-from conformance.report.whole import Report, read_whole
+from conformance.report.stored_run import Report, read_whole
+from conformance.results.runs import RENDERINGS, write_whole
 
 WAYS = dict(zip(RENDERINGS, (page, junit, badge), strict=True))
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from conformance.changes import CHANGED, CHANGES, FIXED, REGRESSED, UNCHANGED, Change
-from conformance.records import Result
+from conformance.judge.changes import CHANGED, CHANGES, FIXED, REGRESSED, UNCHANGED, Change
+from conformance.report.change_table import told_by
+from conformance.report.stored_run import Report
 from conformance.report.tally import ORDER, concerned, status_of
-from conformance.report.upgrade import told_by
-from conformance.report.whole import Report
+from conformance.results.records import Result
 
 ACCEPTED = "accepted"
 

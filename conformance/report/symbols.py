@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from conformance.changes import ADDED, CHANGED, FIXED, INCOMPARABLE, REGRESSED, REMOVED, UNCHANGED
-from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP
+from conformance.judge.changes import (
+    ADDED,
+    CHANGED,
+    FIXED,
+    INCOMPARABLE,
+    REGRESSED,
+    REMOVED,
+    UNCHANGED,
+)
+from conformance.results.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP
 
 SYMBOLS = {
     AGREE: "✓",

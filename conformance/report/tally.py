@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from conformance.changes import Change
-from conformance.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Result
+from conformance.judge.changes import Change
+from conformance.results.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Result
 
 # The worst first.
 ORDER = (ERROR, DIVERGE, KNOWN, SKIP, AGREE)

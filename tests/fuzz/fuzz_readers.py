@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from reference_loader.architecture import choose, read_config
-from reference_loader.checkpoint import of_file
-from reference_loader.decide import take_inventory
 from reference_loader.errors import LoadError
+from reference_loader.formats.pickle import PickledFile, read_pickled_header
+from reference_loader.formats.safetensors import MappedFile, read_header
+from reference_loader.model.choose import choose
 from reference_loader.options import Options
-from reference_loader.pickled import PickledFile, read_pickled_header
-from reference_loader.tensors import MappedFile, read_header
+from reference_loader.plan.decide import take_inventory
+from reference_loader.source.checkpoint import of_file
+from reference_loader.source.config_file import read_config
 
 LARGEST = 1 << 16
 SECONDS, BYTES = 1.0, 200_000_000

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from fuzz_readers import LARGEST, READERS
 
-from fixtures.faults import FAULTS
-from fixtures.write import materialise
+from conformance_fixtures.faults import FAULTS
+from conformance_fixtures.write import materialise
 
 # A checkpoint of each kind that the readers meet, and the faults that are put upon it.
 GROUNDS = (("llama-f32", ()), ("llama-f32-2", ()), ("llama-f32", ("pickled",)))

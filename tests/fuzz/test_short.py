@@ -17,7 +17,7 @@ from fuzz_seeds import seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.write import materialise
+from conformance_fixtures.write import materialise
 from reference_loader import LoadError, from_pretrained
 
 # Of the words of a campaign, as bytes.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from conformance.case import Case
-from conformance.cases import catalogue
-from conformance.records import AGREE, KNOWN, SKIP
+from conformance.cases.case import Case
+from conformance.cases.catalogue import catalogue
+from conformance.judge.session import Session, judge
 from conformance.report.explanation import explanation
-from conformance.run import Session, judge
+from conformance.results.records import AGREE, KNOWN, SKIP
 
 pytestmark = pytest.mark.gpu
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from conformance.case import CAUSAL, Case, Torch
+from conformance.cases.case import CAUSAL, Case, Torch
 from reference_loader import from_pretrained, plan
 from reference_loader.errors import LoadError
 

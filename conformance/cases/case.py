@@ -1,0 +1,231 @@
+"""What a case is: recipe (and faults) x load options x the clauses it checks."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CAUSAL = "transformers:LlamaForCausalLM"
+BASE = "transformers:LlamaModel"
+CLASSIFIER = "transformers:LlamaForSequenceClassification"
+AUTO = "transformers:AutoModelForCausalLM"
+
+# Where the random generator stands before every load.
+SEED = 20_000
+
+VALID, ACCEPTABLE, INVALID = "valid", "acceptable", "invalid"
+
+
+@dataclass(frozen=True)
+class Torch:
+    """A member of torch, such as a dtype, or what it makes of an argument: `device:cpu`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ConfigObject:
+    """A config object, read from the checkpoint and then changed, as a load option."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ConfigFolder:
+    """The path of the folder of another checkpoint, as a load option."""
+
+    recipe: str
+    faults: tuple[str, ...] = ()
+
+    def path(self) -> str:
+        """The folder, written now if it has not been."""
+        from conformance_fixtures.write import materialise
+
+        return str(materialise(self.recipe, self.faults))
+
+
+@dataclass(frozen=True)
+class StoredStateDict:
+    """The tensors of the checkpoint's single file, in memory, as a load option."""
+
+
+@dataclass(frozen=True)
+class EmptyFolder:
+    """A folder of its own for each load, as a load option."""
+
+
+@dataclass(frozen=True)
+class CommitId:
+    """The id of the commit that the checkpoint is on the Hub, as a load option."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What the Hub fails to deliver.
+
+    Attributes:
+        path: a glob of the paths that fail.
+        status: what is answered.
+        cut: bytes of the content after which the connection breaks; None to answer `status`.
+        times: how often.
+    """
+
+    path: str
+    status: int = 503
+    cut: int | None = None
+    times: int = 1000
+
+
+@dataclass(frozen=True)
+class Push:
+    """A recipe pushed to `main` while a load is going on.
+
+    Attributes:
+        recipe: what is pushed.
+        before: a glob of the paths that the Hub answers with it as soon as one is asked for.
+        after: a glob of the paths after whose content it is pushed.
+    """
+
+    recipe: str
+    before: str = ""
+    after: str = ""
+
+
+# Where the config of `OnHub.config` is published.
+CONFIG_REPOSITORY = "org/config"
+
+# Within the weights of every fixture, and beyond every other file.
+HALF_FILE = 20_000
+
+# What came of a download is kept in whole chunks, so small here that half a file holds some.
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class OnHub:
+    """The checkpoint is a repository on a Hub, and this is what happens there.
+
+    Attributes:
+        repository: its id, which is what the loader is given.
+        branch: where the checkpoint is pushed to.
+        tag: a name for its commit.
+        newer: a recipe that is pushed to `main` before the load, and not in the cache.
+        push: what is pushed to `main` during the load.
+        config: a recipe that is published as `org/config`.
+        token: what a reader must send; to one without it, a repository that is not gated is none.
+        gated: whether it can be seen without the token.
+        cached: globs of the files that the cache holds.
+        half: whether the cache holds the part of the weights that came before a download was cut.
+        offline: whether the process is in offline mode during the load.
+        failures: what the Hub fails to deliver during the load.
+    """
+
+    repository: str = "org/tiny"
+    branch: str = "main"
+    tag: str | None = None
+    newer: str = ""
+    push: Push | None = None
+    config: str = ""
+    token: str | None = None
+    gated: bool = False
+    cached: tuple[str, ...] = ()
+    half: bool = False
+    offline: bool = False
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One load to be judged.
+
+    Attributes:
+        id: readable, and the name everywhere: `tie/head-only`.
+        clauses: what it checks; the first that governs a kind of divergence answers for it.
+        recipe: the fixture recipe; "" with `folder`.
+        faults: damage done to it, in turn.
+        model: `MODULE:ATTR`, the model class; "" for the class that the config names.
+        options: keyword arguments of the load.
+        input_class: `valid`, `acceptable` or `invalid`.
+        names: what the message of the error must contain.
+        folder: a checkpoint that is there already.
+        greedy: whether tokens are generated.
+        new_tokens: how many, at most.
+        given: what the loader is given as the source: "" the folder, a name that file in it, None
+            nothing; with `hub`, "" the id and anything else as it stands.
+        hub: the Hub that the checkpoint is loaded from; None for a folder.
+        under: what the caller has set when the load begins, by names of `process.SURROUNDINGS`.
+        threads: how many such loads run at once.
+        copied: whether the load gets a copy of the checkpoint, which its class changes.
+        device: what it needs, `cpu` or `cuda`; where it loads to is for its options to say.
+    """
+
+    id: str
+    clauses: tuple[str, ...]
+    recipe: str = "llama-f32"
+    faults: tuple[str, ...] = ()
+    model: str = CAUSAL
+    options: Mapping[str, Any] = field(default_factory=dict)
+    input_class: str = VALID
+    names: tuple[str, ...] = ()
+    folder: Path | None = None
+    greedy: bool = False
+    given: str | None = ""
+    hub: OnHub | None = None
+    under: tuple[str, ...] = ()
+    threads: int = 1
+    copied: bool = False
+    device: str = "cpu"
+    new_tokens: int = 6
+
+    def source(self) -> Path:
+        """The checkpoint's folder, written now if it has not been."""
+        if self.folder is not None:
+            return self.folder
+        from conformance_fixtures.write import materialise
+
+        return materialise(self.recipe, self.faults)
+
+    def given_source(self, folder: Path) -> str | None:
+        """The source as the loader gets it."""
+        if self.hub is not None:
+            return self.given or self.hub.repository
+        return None if self.given is None else str(folder / self.given)
+
+    def model_class(self) -> type | None:
+        """The class to load into; None for the one that the config names.
+
+        Raises:
+            ImportError, AttributeError: there is no such class.
+        """
+        module, _, attribute = self.model.partition(":")
+        return getattr(importlib.import_module(module), attribute) if self.model else None
+
+
+# What may stand where a file belongs, as the faults of `fixtures` end their names.
+NO_FILES = ("is-a-folder", "is-a-loop", "is-a-device")
+
+
+def rejected(identifier: str, clause: str, *names: str, **more: Any) -> Case:
+    """Input that is refused with an error that contains `names`; the process is as before."""
+    return Case(identifier, (clause, "STA-2"), input_class=INVALID, names=names, **more)
+
+
+def placed(identifier: str, *clauses: str, device_map: Any, **more: Any) -> Case:
+    """A load with a device map."""
+    options = {"device_map": device_map} | more.pop("options", {})
+    return Case(identifier, clauses, options=options, **more)
+
+
+def on_disk(identifier: str, *clauses: str, device_map: Any, **more: Any) -> Case:
+    """A load with a device map that has a disk in it, and a folder of its own for that."""
+    options = {"offload_folder": EmptyFolder()} | more.pop("options", {})
+    return placed(identifier, *clauses, device_map=device_map, options=options, **more)
+
+
+# Options that cases of several stages share.
+IN_MEMORY = {"config": ConfigObject(), "state_dict": StoredStateDict()}
+HALF = {"dtype": "float16"}
+TWO_SHARDS = "llama-f32-2"

@@ -1,0 +1,34 @@
+"""INF: what the caller is told."""
+
+from __future__ import annotations
+
+from conformance.cases.case import BASE, TWO_SHARDS, Case
+
+CASES = [
+    Case("inf/exact", ("INF-1", "INF-2", "INF-3"), "llama-f32-2"),
+    Case(
+        "inf/all-fields",
+        ("INF-1", "INF-2", "INF-3", "INF-5", "MIS-2"),
+        faults=("wrong-shape", "unexpected-key", "missing-key"),
+        options={"ignore_mismatched_sizes": True},
+    ),
+    Case(
+        "inf/model-alone-missing",
+        ("INF-4",),
+        TWO_SHARDS,
+        ("missing-head",),
+        options={"output_loading_info": False},
+    ),
+    Case("inf/model-alone", ("INF-4",), options={"output_loading_info": False}),
+    Case(
+        "inf/base-mismatched",
+        ("INF-5", "INF-1"),
+        faults=("wrong-shape",),
+        model=BASE,
+        options={"ignore_mismatched_sizes": True},
+    ),
+    Case("inf/base-left-over", ("INF-3", "INF-1"), TWO_SHARDS, ("unexpected-key",), BASE),
+    Case(
+        "inf/base-missing", ("INF-2", "INF-1"), faults=("missing-key", "missing-norm"), model=BASE
+    ),
+]

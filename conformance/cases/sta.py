@@ -1,0 +1,59 @@
+"""STA: the process afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conformance.cases.case import INVALID, Case, Torch, rejected
+
+# `torch_dtype` is known to every release (DTY-4).
+BFLOAT16 = {"torch_dtype": Torch("bfloat16")}
+FLOAT32 = {"torch_dtype": Torch("float32")}
+
+
+def _threads(name: str, recipe: str = "llama-f32-2", **more: Any) -> Case:
+    model = "conformance.world.user_models:Meeting"
+    return Case(f"sta/threads{name}", ("STA-3",), recipe, model=model, threads=8, **more)
+
+
+def _failing(name: str, model: str, **more: Any) -> Case:
+    """The model class's own code raises."""
+    return Case(
+        f"sta/fails-in-{name}",
+        ("STA-6", "STA-2"),
+        model=f"conformance.world.user_models:{model}",
+        input_class=INVALID,
+        names=(model,),
+        **more,
+    )
+
+
+CASES = [
+    Case("sta/success", ("STA-1",), "llama-bf16-2"),
+    Case("sta/success-missing", ("STA-1",), faults=("missing-head",)),
+    _threads(""),
+    _threads("-cast", options=BFLOAT16),
+    _threads("-tied", "llama-tied-embedding"),
+    _threads("-missing-norm", "llama-f32", faults=("missing-norm",)),
+    Case("sta/default-dtype", ("STA-4",), under=("default-dtype-bfloat16",), options=FLOAT32),
+    Case(
+        "sta/default-dtype-auto",
+        ("STA-4",),
+        "llama-bf16-2",
+        under=("default-dtype-float64",),
+        options={"torch_dtype": "auto"},
+    ),
+    Case("sta/no-grad", ("STA-4",), faults=("missing-head",), under=("no-grad",)),
+    Case("sta/inference-mode", ("STA-4",), "llama-f32-2", under=("inference-mode",)),
+    rejected("sta/default-device-meta", "STA-5", "meta", under=("default-device-meta",)),
+    rejected("sta/device-meta", "STA-5", "meta", recipe="llama-f32-2", under=("device-meta",)),
+    Case(
+        "sta/device-meta-and-a-map",
+        ("STA-5", "INI-4"),
+        under=("device-meta",),
+        options={"device_map": {"": "cpu"}},
+    ),
+    _failing("constructor", "FailsInConstructor", options=BFLOAT16),
+    _failing("init-weights", "FailsInInitWeights", faults=("missing-head",)),
+    _failing("eval", "FailsInEval", recipe="llama-f32-2"),
+]

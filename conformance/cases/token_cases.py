@@ -1,0 +1,78 @@
+"""Cases whose id is the load itself: what a random test found is judged again by its id alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from conformance.cases.case import CAUSAL, INVALID, VALID, Case, Torch
+
+if TYPE_CHECKING:
+    from conformance_fixtures.random_checkpoints import Drawn
+
+# What every id begins with; a token follows.
+PREFIX = "drawn/"
+
+
+@dataclass(frozen=True)
+class Load:
+    """A checkpoint, the class it is loaded into, and the options.
+
+    Attributes:
+        drawn: what is stored.
+        model, options: as in a case; of what a case knows to put there, only a `Torch`.
+        refused: whether the reference refuses it.
+    """
+
+    drawn: Drawn
+    model: str = CAUSAL
+    options: Mapping[str, Any] = field(default_factory=dict)
+    refused: bool = False
+
+    def case(self) -> Case:
+        """As the suite takes it."""
+        from conformance_fixtures.tokens import pack
+
+        options = {
+            name: [value.name] if isinstance(value, Torch) else value
+            for name, value in self.options.items()
+        }
+        data = {"model": self.model, "options": options, "refused": self.refused}
+        return Case(
+            PREFIX + pack(data | {"drawn": asdict(self.drawn)}),
+            ("INF-1",),  # one without a check of its own: those suppose a good checkpoint
+            self.drawn.name,
+            model=self.model,
+            options=dict(self.options),
+            input_class=INVALID if self.refused else VALID,
+        )
+
+
+def case_of(identifier: str) -> Case:
+    """The case of an id.
+
+    Raises:
+        BadToken: see `load_of`.
+    """
+    return replace(load_of(identifier).case(), id=identifier)
+
+
+def load_of(identifier: str) -> Load:
+    """The load that is the id of a case.
+
+    Raises:
+        BadToken: it is none.
+    """
+    from conformance_fixtures.random_checkpoints import Drawn
+    from conformance_fixtures.tokens import BadToken, unpack
+
+    data = unpack(identifier.removeprefix(PREFIX))
+    try:
+        options = {
+            name: Torch(*value) if isinstance(value, list) else value
+            for name, value in data["options"].items()
+        }
+        return Load(**{**data, "options": options, "drawn": Drawn.of(data["drawn"])})
+    except (TypeError, KeyError, AttributeError) as cause:
+        raise BadToken(f"the token in {identifier!r} makes no load: {cause!r}") from cause

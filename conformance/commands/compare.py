@@ -1,0 +1,111 @@
+"""`conformance compare`: judge the cases in each target, say what changed, keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from conformance.cases.case import Case
+from conformance.judge.accepted import Accept, accept, idle, read_accepted
+from conformance.judge.changes import Change, changes, exit_code
+from conformance.releases import targets
+from conformance.releases.judging import Run, Work, judge_in
+from conformance.releases.prober import LOAD_SECONDS, our_packages
+from conformance.releases.targets import Target
+from conformance.report.change_table import show_changes
+from conformance.report.console import Progress, watching
+from conformance.report.markdown import comment
+from conformance.report.renderings import render
+from conformance.results.records import Recorder
+from conformance.results.runs import now, recording, run_folder
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is asked for.
+
+    Attributes:
+        targets: the words that name them, two or more.
+        cases: what to judge in each.
+        checkpoints: the user's, that the cases come from; empty for the fixtures.
+        out: the folder of the report; None for one of its own.
+        accept: the file of changes to live with.
+        seconds: the limit of one load.
+        markdown: whether the answer is a comment on a pull request, and not a screen.
+    """
+
+    targets: Sequence[str]
+    cases: Sequence[Case]
+    checkpoints: Sequence[Path] = ()
+    out: Path | None = None
+    accept: Path | None = None
+    seconds: float = LOAD_SECONDS
+    markdown: bool = False
+
+
+def compare(asked: Comparison) -> int:
+    """Carry it out; the exit code.
+
+    Raises:
+        BadTarget, BadAcceptFile: what is asked for makes no sense.
+        TargetNotMade, TargetUnusable: an environment cannot be made, or does not work.
+    """
+    entries = read_accepted(asked.accept) if asked.accept else []
+    named = [targets.parse(name) for name in asked.targets]
+    with watching() as progress:
+        runs = _runs(asked, named, progress)
+    found = [
+        change
+        for before, after in pairwise(runs)
+        for change in accept(changes(before.outcomes, after.outcomes), entries)
+    ]
+    folder = run_folder(asked.out, "-to-".join(each.file_name for each in named))
+    with recording(folder, _header(runs), "change") as recorder:
+        _keep(recorder, runs, found)
+        code = exit_code(found)
+        recorder.footer(code, now())
+    report = render(folder)
+    told = _idle(found, entries)
+    if asked.markdown:
+        print(comment(report, told), end="")
+    else:
+        _show(runs, found, [*told, f"{folder}/report.jsonl"])
+    return code
+
+
+def _runs(asked: Comparison, named: Sequence[Target], progress: Progress) -> list[Run]:
+    pythons = [targets.interpreter(target, progress.tell) for target in named]
+    with our_packages() as ours:
+        work = Work(asked.cases, named, asked.checkpoints, ours, asked.seconds)
+        return [
+            judge_in(target, python, work, progress.task(target.name, len(asked.cases)))
+            for target, python in zip(named, pythons, strict=True)
+        ]
+
+
+def _header(runs: Sequence[Run]) -> dict[str, object]:
+    """That of the last target, with all of them beside it."""
+    names = [run.target.name for run in runs]
+    versions = {run.target.name: run.versions for run in runs}
+    return runs[-1].ready | {"target": " ".join(names), "targets": names, "environments": versions}
+
+
+def _keep(recorder: Recorder, runs: Sequence[Run], found: Sequence[Change]) -> None:
+    for run in runs:
+        for outcome in run.outcomes:
+            recorder.result(outcome.result)
+    for change in found:
+        recorder.record(change.record())
+
+
+def _idle(found: Sequence[Change], entries: Sequence[Accept]) -> list[str]:
+    return [
+        f"accepts nothing any more: case {entry.case} ({entry.reason})"
+        for entry in idle(found, entries)
+    ]
+
+
+def _show(runs: Sequence[Run], found: Sequence[Change], foot: Sequence[str]) -> None:
+    show_changes({run.target.name: run.versions for run in runs}, found, foot)

@@ -1,0 +1,119 @@
+"""`make releases`: every minor release judged, and the table of clause and release.
+
+python -m conformance.commands.releases [RELEASE ...] [--oldest MINOR] [--resume | --kept]
+                             [--out DIR] [--docs DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from packaging.version import Version
+
+from conformance.cases.catalogue import CASES, IDS
+from conformance.deviations import deviations, stale
+from conformance.judge.verdict import Judged, classified
+from conformance.releases.judging import Work, judge_in
+from conformance.releases.prober import LOAD_SECONDS, TargetUnusable, our_packages
+from conformance.releases.published import NotListed, newest_patches, published
+from conformance.releases.targets import TargetNotMade, interpreter, parse
+from conformance.report.console import Progress, watching
+from conformance.report.release_table import Column, as_html, as_markdown
+from conformance.report.renderings import render
+from conformance.report.stored_run import Report, read_whole
+from conformance.results.records import ERROR, BadReport, Result, exit_code
+from conformance.results.runs import now, recording, write_whole
+
+HARNESS_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge, keep a report a release, render the table; the worst exit code of any release."""
+    options = _parser().parse_args(arguments)
+    try:
+        releases = options.releases or newest_patches(published(), options.oldest)
+        if not options.kept:
+            with watching() as progress:
+                for release in map(str, releases):
+                    kept = _verdicts(options.out / release) if options.resume else {}
+                    _judge(release, options.out, kept, progress)
+        columns = [_column(options.out / str(release)) for release in releases]
+    except (NotListed, TargetNotMade, TargetUnusable, BadReport, OSError) as error:
+        print(f"conformance.commands.releases: {error}", file=sys.stderr)
+        return HARNESS_ERROR
+    for name, text in (("md", as_markdown(columns)), ("html", as_html(columns))):
+        write_whole(options.docs / f"releases.{name}", text)
+    for column in columns:
+        print(column)
+    return max(exit_code(column.results, column.stale) for column in columns)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="conformance.commands.releases", description=__doc__)
+    parser.add_argument("releases", nargs="*", type=Version, metavar="RELEASE")
+    parser.add_argument("--oldest", type=Version, default=Version("4.47"))
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--resume", action="store_true", help="judge only what has no verdict yet")
+    which.add_argument("--kept", action="store_true", help="judge nothing, render what is kept")
+    parser.add_argument("--out", type=Path, default=Path("runs/matrix"), metavar="DIR")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR")
+    return parser
+
+
+def _verdicts(folder: Path) -> dict[str, Result]:
+    """Of the report that an earlier run left here, if it is whole: case to what it found."""
+    try:
+        report = read_whole(folder / "report.jsonl")
+    except (OSError, BadReport):
+        return {}
+    return {result.case: result for result in report.runs[0] if result.status != ERROR}
+
+
+def _judge(release: str, out: Path, kept: Mapping[str, Result], progress: Progress) -> None:
+    """One release, its report written; what is kept is judged no more."""
+    cases = [case for case in CASES if case.id not in kept]
+    if not cases:
+        return
+    target = parse(release)
+    python = interpreter(target, progress.tell)
+    with our_packages() as ours:
+        work = Work(cases, [target], (), ours, LOAD_SECONDS)
+        run = judge_in(target, python, work, progress.task(release, len(cases)))
+    found = {**kept, **{outcome.case.id: outcome.result for outcome in run.outcomes}}
+    results = [found[case.id] for case in CASES]
+    folder = out / release
+    folder.mkdir(parents=True, exist_ok=True)
+    with recording(folder, {**run.ready, "target": release}) as recorder:
+        for result in results:
+            recorder.result(result)
+        recorder.footer(exit_code(results, _stale(results, run.ready["release"])), now())
+    render(folder)
+
+
+def _column(folder: Path) -> Column:
+    """A kept report, by the deviations known today.
+
+    Raises:
+        OSError, BadReport: there is none, or it was cut off.
+    """
+    report = read_whole(folder / "report.jsonl")
+    release = report.header["release"]
+    results = list(_classified(report, release))
+    return Column(release, report.footer["finished"][:10], results, _stale(results, release))
+
+
+def _classified(report: Report, release: str) -> Iterator[Result]:
+    judged = Judged("stock", release, report.targets[0])
+    for result in report.runs[0]:
+        yield classified(result, judged)
+
+
+def _stale(results: Sequence[Result], release: str) -> list[str]:
+    return stale(results, release, IDS, deviations())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

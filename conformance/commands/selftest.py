@@ -1,0 +1,139 @@
+"""`conformance selftest`: every mutant is caught by its clause, and an honest copy by none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from conformance.cases.case import Case
+from conformance.cases.catalogue import CASES, select
+from conformance.deviations import deviations
+from conformance.judge import session as run
+from conformance.judge.session import Session, judge, open_session, rerun
+from conformance.judge.verdict import verdict
+from conformance.mutants import MUTANTS, Mutant, honest
+from conformance.observe.loaders import Loader, stock
+from conformance.observe.observe import observe
+from conformance.report.console import console, progress
+from conformance.report.explanation import explanation
+from conformance.results.records import AGREE, KNOWN, Observation, Result
+
+# Cases a mutant is tried on: some clauses have a hundred, and the table is no better for them.
+MOST_CASES = 8
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of one mutant: the clauses that caught it, in how many of how many cases."""
+
+    mutant: Mutant
+    caught_by: tuple[str, ...]
+    catching: int
+    cases: int
+
+    @property
+    def killed(self) -> bool:
+        """Whether its own clause caught it."""
+        return self.mutant.clause in self.caught_by
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The clauses that caught it too."""
+        return tuple(clause for clause in self.caught_by if clause != self.mutant.clause)
+
+
+@dataclass
+class Bench:
+    """Where loaders are tried; what the reference leaves is observed once for each case."""
+
+    session: Session
+    _expected: dict[str, Observation] = field(default_factory=dict)
+
+    def try_mutant(self, mutant: Mutant) -> Trial:
+        """What catches a mutant in the cases of its clause, its own first."""
+        cases = select(CASES, [], [mutant.clause])
+        cases.sort(key=lambda case: case.id != mutant.case)
+        cases = cases[:MOST_CASES]
+        session = self._judging(mutant.loader, mutant.name)
+        caught = [caught_by(mutant, self._verdict(case, session), session) for case in cases]
+        clauses = dict.fromkeys(clause for each in caught for clause in each)
+        return Trial(mutant, tuple(clauses), sum(map(bool, caught)), len(cases))
+
+    def false_alarms(self, cases: Iterable[Case]) -> list[Result]:
+        """The verdicts on an honest copy of stock that are not as they should be, explained."""
+        session = self._judging(honest, "honest")
+        return [
+            judge(case, session)
+            for case in cases
+            if self._verdict(case, session).status not in (AGREE, KNOWN)
+        ]
+
+    def _judging(self, loader: Loader, name: str) -> Session:
+        return replace(self.session, loader=loader, loader_name=f"conformance.mutants:{name}")
+
+    def _verdict(self, case: Case, session: Session) -> Result:
+        """The verdict without the numbers that explain it."""
+        if case.id not in self._expected:
+            self._expected[case.id] = run.expectation(case)
+        actual = observe(case, session.loader).observation
+        expected = self._expected[case.id]
+        return verdict(case, expected, actual, session.judged, rerun(case, session))
+
+
+def caught_by(mutant: Mutant, result: Result, session: Session) -> tuple[str, ...]:
+    """The clauses that a mutant breaks, where the loader it is made of is not known to."""
+    listed = deviations() if mutant.of is stock else ()
+    concerned = [each for each in listed if each.concerns(result.case, session.release)]
+    found = (d for d in result.divergences if not any(each.covers(d) for each in concerned))
+    return tuple(dict.fromkeys(divergence.clause for divergence in found))
+
+
+def selftest() -> int:
+    """Show every mutant with what caught it; 1 if one survives or an alarm is false."""
+    torch.set_num_threads(
+        1
+    )  # the models are tiny: a second thread waits, and on a busy machine spins
+    bench = Bench(open_session("stock"))
+    alarms = bench.false_alarms(progress(CASES, len(CASES)))
+    mutants = list(MUTANTS.values())
+    trials = [bench.try_mutant(mutant) for mutant in progress(mutants, len(mutants))]
+    screen = console()
+    screen.print(_table(trials))
+    for result in alarms:
+        lines = ["\nfalse alarm on an honest copy of stock:", *explanation(result)]
+        screen.print(Text("\n".join(lines)), soft_wrap=True)
+    screen.print(Text(_foot(trials, alarms)), soft_wrap=True)
+    return 1 if alarms or not all(trial.killed for trial in trials) else 0
+
+
+def _foot(trials: Sequence[Trial], alarms: Sequence[Result]) -> str:
+    survivors = [trial for trial in trials if not trial.killed]
+    lines = [
+        f"{each.mutant.name} survives. rerun: conformance check --case {each.mutant.case}"
+        f" --loader conformance.mutants:{each.mutant.name}"
+        for each in survivors
+    ]
+    lines.append(
+        f"\n{len(trials)} mutants, {len(survivors)} survive; an honest copy raises "
+        f"{len(alarms)} false alarms in {len(CASES)} cases"
+    )
+    return "\n".join(lines)
+
+
+def _table(trials: Iterable[Trial]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("mutant", "clause", "verdict", "caught in", "caught too by"):
+        table.add_column(name, no_wrap=name != "caught too by")
+    for trial in trials:
+        table.add_row(
+            trial.mutant.name,
+            trial.mutant.clause,
+            "[green]killed[/]" if trial.killed else "[bold red]survives[/]",
+            f"{trial.catching} of {trial.cases}",
+            ", ".join(trial.others),
+        )
+    return table

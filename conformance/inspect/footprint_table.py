@@ -1,0 +1,66 @@
+"""What `conformance explain` shows beside the plan: bytes by place and dtype, peaks, what fits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from conformance.report.console import console
+from conformance.results.text import plain
+
+if TYPE_CHECKING:
+    from conformance.inspect.footprint import Explanation
+
+
+def show(explanation: Explanation) -> None:
+    """Two tables, and what to change if something does not fit."""
+    screen = console()
+    screen.print()
+    screen.print(_parts(explanation))
+    screen.print()
+    screen.print(_peaks(explanation))
+    if explanation.advice:
+        screen.print(Text("\nit does not fit; what would:", style="bold"))
+        for line in explanation.advice:
+            screen.print(Text(f"  {plain(line)}"))
+
+
+def _parts(explanation: Explanation) -> Table:
+    from conformance.inspect.footprint import size
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("place", "stored", "in the model", "way"):
+        table.add_column(head)
+    for head in ("tensors", "parameters", "on disk", "in memory"):
+        table.add_column(head, justify="right")
+    for part in explanation.parts:
+        counts = f"{part.tensors:,}", f"{part.parameters:,}"
+        sizes = size(part.on_disk), size(part.in_memory)
+        table.add_row(part.device, part.stored or "–", part.dtype, part.action, *counts, *sizes)
+    return table
+
+
+def _peaks(explanation: Explanation) -> Table:
+    from conformance.inspect.footprint import size
+
+    fits = {fit.device: fit for fit in explanation.fits}
+    peaks = explanation.peaks
+    needs = {**peaks.devices, "cpu": peaks.host}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("peak of the load")
+    for head in ("needs", "of it mapped files", "budget", ""):
+        table.add_column(head, justify="right")
+    for device in dict.fromkeys((*needs, *fits)):
+        fit = fits.get(device)
+        word = "" if fit is None else ("✓ fits" if fit.fits else "✗ does not fit")
+        style = "" if fit is None else ("green" if fit.fits else "bold red")
+        table.add_row(
+            plain(device),
+            size(needs.get(device, 0)),
+            size(peaks.file) if device == "cpu" else "",
+            "" if fit is None else size(fit.budget),
+            Text(word, style=style),
+        )
+    return table

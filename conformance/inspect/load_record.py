@@ -1,0 +1,224 @@
+"""`conformance record` and `verify`: what a load leaves, in a file to hold later ones against."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from conformance.cases.case import Case
+from conformance.inspect.verify_table import show_verified
+from conformance.judge.changes import UNCHANGED, Change, Outcome, change
+from conformance.judge.session import Session, header
+from conformance.observe.float64 import accuracy
+from conformance.observe.loaders import stock
+from conformance.observe.observe import observe, quiet
+from conformance.results.compact import compact, expanded
+from conformance.results.records import AGREE, Observation, Result
+from conformance.results.runs import now, write_whole
+
+SCHEMA = 1
+
+# What the name of a file says of a load that changed; each governs some kind of fact.
+CLAUSES = ("MAP-1", "DTY-1", "TIE-1", "INF-1", "INF-2", "INF-3", "OUT-1", "OUT-3", "CFG-8")
+
+# Every release knows the option by this name (DTY-4).
+DTYPE = "torch_dtype"
+
+# Files that a load reads, and what of them is in the record: all, the header, the size.
+WHOLE = ("config.json", "generation_config.json", "*.index.json")
+HEADERS = ("*.safetensors",)
+SIZES = ("*.bin",)
+LONGEST_HEADER = 100_000_000
+
+
+class BadRecord(ValueError):
+    """A file is no record of a deployment; the message names it and says why."""
+
+
+class NotLoaded(RuntimeError):
+    """The load fails, so there is nothing to record."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is loaded, and how.
+
+    Attributes:
+        checkpoint: as the user wrote it.
+        folder: where it lies.
+        model: `MODULE:ATTR`, the model class; "" for the class that the config names.
+        dtype: as in the option; "" for the release's default.
+    """
+
+    checkpoint: str
+    folder: Path
+    model: str = ""
+    dtype: str = ""
+
+    def case(self) -> Case:
+        """As the suite loads it; no clause of it needs a check of its own."""
+        options = {DTYPE: self.dtype} if self.dtype else {}
+        return Case(
+            f"own/{self.folder.resolve().name}",
+            (),
+            "",
+            model=self.model,
+            folder=self.folder,
+            options=options,
+            greedy=True,
+        )
+
+
+def record(load: Load, file: Path) -> int:
+    """Write what stock leaves of the load here; the number of bytes written.
+
+    Raises:
+        NotLoaded: it leaves nothing.
+        OSError: the file cannot be written.
+    """
+    seen = _observed(load)
+    if seen.exception is not None:
+        types, message = seen.exception["types"], seen.exception["message"]
+        raise NotLoaded(f"{load.checkpoint} does not load here: {types[0]}: {message}")
+    content = {
+        "record": "deployment",
+        "schema": SCHEMA,
+        "made": now(),
+        **_environment(),
+        "checkpoint": {"path": load.checkpoint, "files": digests(load.folder)},
+        "options": {"model": load.model, "dtype": load.dtype},
+        **compact(seen),
+    }
+    return _write(file, {**content, "digest": digest(content)})
+
+
+def verify(file: Path, load: Load, recorded: Mapping[str, Any]) -> int:
+    """Hold the load against what was recorded, and show it; 0 if it leaves the same, else 1.
+
+    Args:
+        file: for messages.
+        load: of `load_of`.
+        recorded: of `read`.
+    """
+    seen = _observed(load)
+    before, after = recorded["versions"], _environment()["versions"]
+    found = compared(file, load, expanded(recorded), seen)
+    moved = _moved(recorded["checkpoint"]["files"], digests(load.folder))
+    show_verified(found, {"recorded": before, "now": after}, moved)
+    return 0 if found.change == UNCHANGED else 1
+
+
+def compared(file: Path, load: Load, before: Observation, after: Observation) -> Change:
+    """What changed, by the rules of `changes`: a small move of the outputs is no change, nor is a
+    field that only one release has."""
+    case = replace(load.case(), clauses=CLAUSES)
+    line = shlex.join(["conformance", "verify", str(file), load.checkpoint])
+    sides = [
+        Outcome(case, Result(case.id, CLAUSES, case.input_class, name, AGREE, rerun=line), seen)
+        for name, seen in (("recorded", before), ("now", after))
+    ]
+    return change(*sides)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The content of a whole record.
+
+    Raises:
+        BadRecord: it is none, was cut off or changed, or is of another schema.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except ValueError as cause:
+        raise BadRecord(f"{file} is no record, or was cut off: {cause}") from cause
+    if not isinstance(content, dict) or content.get("record") != "deployment":
+        raise BadRecord(f"{file} is no record of a deployment")
+    if content.get("schema") != SCHEMA:
+        raise BadRecord(f"{file} has schema {content.get('schema')!r}, this reads {SCHEMA}")
+    held = content.pop("digest", None)
+    if held != digest(content):
+        raise BadRecord(f"{file} is not as it was written: its digest is {digest(content)}")
+    return content
+
+
+def options_of(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """The `checkpoint`, `model` and `dtype` of the load that was recorded."""
+    return {"checkpoint": recorded["checkpoint"]["path"], **recorded["options"]}
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """One word for all of it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name to size and digest of what a load may read; no weight is read for it."""
+    found: dict[str, dict[str, Any]] = {}
+    for globs, sha256 in ((WHOLE, _whole), (HEADERS, _header), (SIZES, None)):
+        for path in sorted(path for glob in globs for path in folder.glob(glob) if path.is_file()):
+            held = {"bytes": path.stat().st_size}
+            found[path.name] = held | ({"sha256": sha256(path)} if sha256 else {})
+    return found
+
+
+def _whole(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _header(path: Path) -> str:
+    """Of the first eight bytes and the header that they measure."""
+    with path.open("rb") as file:
+        measure = file.read(8)
+        (length,) = struct.unpack("<Q", measure.ljust(8, b"\0"))
+        return hashlib.sha256(measure + file.read(min(length, LONGEST_HEADER))).hexdigest()
+
+
+def _moved(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The files that are not those of the record."""
+    return [name for name in {**recorded, **here} if recorded.get(name) != here.get(name)]
+
+
+def _observed(load: Load) -> Observation:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the checkpoint is here; nothing is to be asked
+    loaded = observe(load.case(), stock)
+    with quiet():
+        seen = replace(loaded.observation, accuracy=accuracy(loaded.model))
+    seen = replace(seen, config=_anywhere(seen.config, load.folder))
+    return seen if seen.exception is not None else expanded(json.loads(json.dumps(compact(seen))))
+
+
+def _anywhere(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The config without where the checkpoint lies: it may move, and be the same."""
+    return {
+        name: "(the checkpoint)" if value == str(folder) else value
+        for name, value in config.items()
+    }
+
+
+def _environment() -> dict[str, Any]:
+    kept = header(Session("stock", stock, version("transformers")))
+    return {name: kept[name] for name in ("versions", "platform")}
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> int:
+    """A line for each part of a part, so that a difference of two records can be read."""
+    text = "{\n" + ",\n".join(f"{json.dumps(k)}: {_lines(v)}" for k, v in content.items()) + "\n}\n"
+    write_whole(file, text)
+    return len(text)
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, dict) and value:
+        held = (f" {json.dumps(name)}: {json.dumps(inner)}" for name, inner in value.items())
+        return "{\n" + ",\n".join(held) + "\n}"
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(f" {json.dumps(inner)}" for inner in value) + "\n]"
+    return json.dumps(value)

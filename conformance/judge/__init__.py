@@ -1,0 +1,1 @@
+"""Observations to verdicts: comparison, absolute checks, known deviations, changes."""

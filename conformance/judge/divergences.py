@@ -1,0 +1,154 @@
+"""Two observations to the divergences between them: a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from conformance.results.records import Divergence, Observation
+
+# Fact of a tensor to the kind of divergence in it.
+TENSOR_KINDS = {
+    "kind": "kind-of-tensor",
+    "class": "kind-of-tensor",
+    "persistent": "kind-of-tensor",
+    "dtype": "dtype",
+    "shape": "shape",
+    "stride": "stride",
+    "device": "device",
+    "requires_grad": "requires_grad",
+    "storage": "tie",
+    "fingerprint": "values",
+}
+
+INFO_KINDS = {
+    "missing_keys": "missing",
+    "unexpected_keys": "unexpected",
+    "mismatched_keys": "mismatched",
+}
+
+# The exceptions that stock documents; a rejection is compared by these, not by class.
+DOCUMENTED = ("OSError", "ValueError", "TypeError", "RuntimeError")
+
+
+def compare(
+    expected: Observation,
+    actual: Observation,
+    names: tuple[str, ...] = (),
+    acceptable: bool = False,
+) -> list[Divergence]:
+    """How `actual` differs from `expected`, the reference's.
+
+    Args:
+        expected, actual: the observations.
+        names: what the message of an expected exception must contain.
+        acceptable: whether a rejection is as good as the reference's load.
+    """
+    if expected.exception is not None:
+        return [*_rejections(expected.exception, actual.exception, names), *_state(actual)]
+    if actual.exception is not None:
+        if acceptable:
+            return [*_state(actual)]
+        described = f"{actual.exception['types'][0]}: {actual.exception['message']}"
+        return [Divergence("rejected", "(load)", "a model", described)]
+    return [
+        *_tensors(expected.tensors, actual.tensors),
+        *_mapping("kind-of-tensor", _classes(expected, actual), _classes(actual, expected)),
+        *_mapping("training", _training(expected), _training(actual)),
+        *_info(expected.info, actual.info),
+        *_mapping("config", expected.config, actual.config),
+        *_mapping("generation-config", expected.generation_config, actual.generation_config),
+        *_mapping("device-map", expected.device_map, actual.device_map),
+        *_mapping("output", expected.outputs, actual.outputs),
+        *_state(actual),
+        *_mapping("state", _left(expected), _left(actual)),
+    ]
+
+
+def _rejections(
+    expected: Mapping[str, Any], actual: Mapping[str, Any] | None, names: tuple[str, ...]
+) -> Iterator[Divergence]:
+    wanted = next((name for name in expected["types"] if name in DOCUMENTED), expected["types"][0])
+    if actual is None:
+        yield Divergence("accepted", "(load)", f"{wanted}: {expected['message']}", "a model")
+        return
+    if wanted not in actual["types"]:
+        yield Divergence("exception", "(type)", wanted, actual["types"][0])
+    unnamed = [name for name in names if name not in actual["message"]]
+    if unnamed:
+        yield Divergence("message", "(message)", f"names {', '.join(unnamed)}", actual["message"])
+
+
+def _tensors(
+    expected: Mapping[str, Mapping[str, Any]], actual: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Divergence]:
+    for name in _union(expected, actual):
+        if name not in expected or name not in actual:
+            there = ("present", "absent")
+            left, right = there if name in expected else reversed(there)
+            yield Divergence("kind-of-tensor", name, left, right)
+            continue
+        for fact, kind in TENSOR_KINDS.items():
+            if expected[name][fact] != actual[name][fact]:
+                yield Divergence(kind, name, expected[name][fact], actual[name][fact])
+
+
+def _info(
+    expected: Mapping[str, Any] | None, actual: Mapping[str, Any] | None
+) -> Iterator[Divergence]:
+    if expected is None or actual is None:
+        if expected != actual:
+            yield Divergence("config", "loading info", _given(expected), _given(actual))
+        return
+    for name in _union(expected, actual):
+        left, right = expected.get(name, {}), actual.get(name, {})
+        if left.get("container") != right.get("container"):
+            yield Divergence("config", name, left.get("container"), right.get("container"))
+        if left.get("values") != right.get("values"):
+            kind = INFO_KINDS.get(name, "config")
+            yield Divergence(kind, name, left.get("values"), right.get("values"))
+
+
+def _given(info: Mapping[str, Any] | None) -> str:
+    return "none" if info is None else "given"
+
+
+def _classes(observation: Observation, other: Observation) -> dict[str, str]:
+    """Classes of the modules that both have; the others show in their training flags."""
+    shared = observation.modules.keys() & other.modules.keys()
+    return {name or "(model)": observation.modules[name][0] for name in sorted(shared)}
+
+
+def _training(observation: Observation) -> dict[str, bool]:
+    return {name or "(model)": flags[1] for name, flags in observation.modules.items()}
+
+
+def _state(actual: Observation) -> Iterator[Divergence]:
+    """What a load changed in its process; the generator is compared apart."""
+    before, after = (dict(actual.state.get(when, {})) for when in ("before", "after"))
+    if actual.exception is None:
+        before.pop("rng", None), after.pop("rng", None)
+    yield from _mapping("state", before, after)
+
+
+def _left(observation: Observation) -> dict[str, Any]:
+    """The state of the generator, and the files in the offload folder if there is one."""
+    generator = {"rng": observation.state.get("after", {}).get("rng")}
+    return generator | dict(observation.state.get("left", {}))
+
+
+def _mapping(
+    kind: str, expected: Mapping[str, Any] | None, actual: Mapping[str, Any] | None
+) -> Iterator[Divergence]:
+    if expected is None or actual is None:
+        if expected != actual:
+            yield Divergence(kind, "(all)", expected, actual)
+        return
+    for name in _union(expected, actual):
+        left, right = expected.get(name, "absent"), actual.get(name, "absent")
+        if left != right:
+            yield Divergence(kind, name, left, right)
+
+
+def _union(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
+    return [*left, *(name for name in right if name not in left)]

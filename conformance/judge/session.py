@@ -1,0 +1,125 @@
+"""Judge cases: observe reference and loader, compare, look up what is known."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from conformance.cases.case import Case
+from conformance.cases.catalogue import CASES
+from conformance.judge import diagnose
+from conformance.judge.verdict import Judged, blank, verdict
+from conformance.observe.loaders import Loader, find, reference
+from conformance.observe.observe import observe, warm_up
+from conformance.results.records import DIVERGE, ERROR, SKIP, Observation, Result
+from conformance.world.gpus import described, lacks, prepare
+
+PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "huggingface_hub")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is judged, and against which release."""
+
+    loader_name: str
+    loader: Loader
+    release: str
+    device: str = "cpu"
+
+    @property
+    def target(self) -> str:
+        """The environment: this one."""
+        return "current"
+
+    @property
+    def judged(self) -> Judged:
+        """Whose verdicts it gives."""
+        return Judged(self.loader_name, self.release, self.target)
+
+
+def open_session(loader_name: str, device: str = "cpu") -> Session:
+    """Find the loader and let what happens once in a process happen.
+
+    Raises:
+        UnknownLoader: see `loaders.find`.
+    """
+    # A path that is no folder must not become a question to a Hub.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    prepare(device)
+    session = Session(loader_name, find(loader_name), version("transformers"), device)
+    first = next(case for case in CASES if case.greedy)
+    warm_up(first, reference, session.loader)
+    return session
+
+
+def judge_all(cases: Iterable[Case], session: Session) -> Iterator[Result]:
+    """The verdicts, one at a time."""
+    for case in cases:
+        yield judge(case, session)
+
+
+def judge(case: Case, session: Session) -> Result:
+    """The verdict on one case. Never raises for what a loader does."""
+    started = time.perf_counter()
+    line = rerun(case, session)
+    if lacking := lacks(case):
+        return replace(blank(case, session.judged, line), status=SKIP, reason=lacking)
+    try:
+        expected = expectation(case)
+        judged = observe(case, session.loader)
+    except Exception as cause:
+        reason = f"{type(cause).__name__}: {cause}"
+        result = replace(blank(case, session.judged, line), status=ERROR, reason=reason)
+    else:
+        result = verdict(case, expected, judged.observation, session.judged, line)
+        if result.status == DIVERGE:
+            explained = diagnose.explain(case, result.divergences, judged.model)
+            result = replace(result, divergences=explained)
+    return replace(result, seconds=round(time.perf_counter() - started, 4))
+
+
+def expectation(case: Case) -> Observation:
+    """What the reference leaves; the model itself is let go, to hold one at a time."""
+    return observe(case, reference).observation
+
+
+def rerun(case: Case, session: Session) -> str:
+    """The line that reruns just this case."""
+    words, case_glob = ["conformance", "check"], case.id
+    if case.folder is not None and case.id.startswith("own/"):
+        words.append(str(case.folder))
+        # A checkpoint's name is its user's; the form of the load tells its cases apart.
+        case_glob = f"*/{case.id.rpartition('/')[2]}"
+    words += ["--case", case_glob]
+    if session.loader_name != "stock":
+        words += ["--loader", session.loader_name]
+    if case.device != "cpu":
+        words += ["--device", case.device]
+    return shlex.join(words)
+
+
+def header(session: Session) -> dict[str, Any]:
+    """What a report says of its run."""
+    return {
+        "target": session.target,
+        "loader": session.loader_name,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "device": described(session.device),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found

@@ -1,0 +1,138 @@
+"""Two observations of a case to its verdict: a pure function, so an old run can be judged again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from conformance.cases.case import ACCEPTABLE, INVALID, Case
+from conformance.deviations import deviations, known
+from conformance.judge.divergences import compare
+from conformance.results.records import (
+    AGREE,
+    DIVERGE,
+    ERROR,
+    KNOWN,
+    SKIP,
+    Divergence,
+    Observation,
+    Result,
+)
+from conformance.spec import clause_for, clauses
+
+# What the reference may raise: an error of its own, or one of a model class of ours (STA-6).
+OURS = frozenset({"LoadError", "OwnError"})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Whose verdicts these are."""
+
+    loader: str
+    release: str
+    target: str
+
+
+def verdict(
+    case: Case, expected: Observation, actual: Observation, judged: Judged, rerun: str
+) -> Result:
+    """What `actual` is worth, held against the reference's observation, `expected`."""
+    result = blank(case, judged, rerun)
+    if (unfit := _not_applicable(case, expected) or _drawn(case, expected)) is not None:
+        return replace(result, status=SKIP, reason=unfit)
+    divergences = _class_fails(case, expected, actual)
+    if not divergences:
+        if (unfit := _reference_fails(case, expected)) is not None:
+            return replace(result, status=ERROR, reason=unfit)
+        divergences = _divergences(case, expected, actual)
+    result = replace(result, divergences=divergences, digest=digest(actual))
+    return classified(result, judged)
+
+
+def classified(result: Result, judged: Judged) -> Result:
+    """The result with the status that its divergences have by the deviations known today."""
+    if not result.divergences:
+        return result
+    covering = None
+    if judged.loader != "reference":
+        covering = known(result.divergences, result.case, judged.release, deviations())
+    if covering is None:
+        return replace(result, status=DIVERGE, deviation=None, reason="")
+    names = ", ".join(deviation.id for deviation in covering)
+    return replace(result, status=KNOWN, deviation=names, reason=covering[0].reason)
+
+
+def blank(case: Case, judged: Judged, rerun: str) -> Result:
+    """The result of a case before anything is known of it."""
+    return Result(case.id, case.clauses, case.input_class, judged.target, AGREE, rerun=rerun)
+
+
+def _not_applicable(case: Case, expected: Observation) -> str | None:
+    """A checkpoint of the user's may have no model of the class that the case asks for."""
+    exception = expected.exception
+    if exception is not None and case.folder and "UnknownModelClass" in exception["types"]:
+        return str(exception["message"])
+    return None
+
+
+def _drawn(case: Case, expected: Observation) -> str | None:
+    """On a GPU, what no file holds: no clause says which generator draws it."""
+    if case.device == "cpu" or expected.info is None:
+        return None
+    fields = ("missing_keys", "mismatched_keys")
+    fresh = [name for field in fields for name in expected.info.get(field, {}).get("values", ())]
+    return f"drawn at random, on the GPU or not: {', '.join(fresh)}" if fresh else None
+
+
+def _class_fails(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:
+    """The case is about a clause that the release's own class breaks: it cannot even be made.
+
+    Both loaders then let the same error through, and it is none of ours.
+    """
+    ours, theirs = expected.exception, actual.exception
+    if not clauses()[case.clauses[0]].borrowed or ours is None or ours != theirs:
+        return ()
+    told = f"{ours['types'][0]}: {ours['message']}"
+    return (Divergence("rejected", "(load)", "a model", told, case.clauses[0]),)
+
+
+def _reference_fails(case: Case, expected: Observation) -> str | None:
+    """Why there is nothing to judge against: the reference itself breaks a clause."""
+    exception = expected.exception
+    for found in expected.findings:
+        if not clauses()[found.clause].borrowed:
+            return f"the reference breaks {found.clause}: {found}"
+    if (exception is not None) != (case.input_class == INVALID):
+        told = f"{exception['types'][0]}: {exception['message']}" if exception else "no error"
+        return f"the reference, given {case.input_class} input: {told}"
+    if exception is not None:
+        unnamed = [name for name in case.names if name not in exception["message"]]
+        if unnamed or not OURS & set(exception["types"]):
+            return f"the reference's error {exception} does not name {unnamed}"
+    return None
+
+
+def _divergences(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:
+    found = compare(expected, actual, case.names, case.input_class == ACCEPTABLE)
+    # What an absolute check objects to needs no second mention by comparison.
+    seen = {(d.kind, d.where) for d in actual.findings}
+    differences = [d for d in found if (d.kind, d.where) not in seen]
+    cited = [replace(d, clause=clause_for(d.kind, case.clauses, d.where)) for d in differences]
+    return (*actual.findings, *cited)
+
+
+def digest(observation: Observation) -> str:
+    """One word for all that a load left; time, memory and the process before it aside."""
+    plain = replace(observation, seconds=0.0, peak_bytes=0, state=_changed(observation))
+    facts: Mapping[str, Any] = asdict(plain)
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _changed(observation: Observation) -> dict[str, dict[str, Any]]:
+    """Of the process's state what the load changed, and where it left the generator."""
+    before, after = (observation.state.get(when, {}) for when in ("before", "after"))
+    names = [name for name in after if before.get(name) != after[name]]
+    return {"changed": dict.fromkeys(sorted(names)), "after": {"rng": after.get("rng")}}

@@ -1,0 +1,1 @@
+"""The environments of transformers releases, and loads observed inside them."""

@@ -1,0 +1,60 @@
+"""Observe cases by name, inside the environment that is judged.
+
+Runs in a process of its own, which may die: a line of JSON in for each load, a line out. Imports
+nothing beyond the standard library, torch, safetensors, transformers, what these require, and our
+own packages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from conformance.cases.catalogue import CASES, own_cases
+from conformance.cases.token_cases import case_of
+from conformance.judge.session import header, open_session
+from conformance.observe.float64 import accuracy
+from conformance.observe.loaders import find
+from conformance.observe.observe import observe, quiet
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until stdin ends; `arguments`: the loader judged, then the user's checkpoints."""
+    loader, *folders = arguments
+    with _answers() as answers:
+        session = open_session(loader)
+        _say(answers, {"ready": header(session) | {"release": session.release}})
+        cases = {case.id: case for case in [*CASES, *own_cases(*map(Path, folders))]}
+        for request in _requests():
+            case = cases.get(request["case"]) or case_of(request["case"])
+            loaded = observe(case, find(request["loader"]))
+            with quiet():
+                observation = replace(loaded.observation, accuracy=accuracy(loaded.model))
+            _say(answers, {"observation": asdict(observation)})
+    return 0
+
+
+def _answers() -> TextIO:
+    """What was stdout: whatever libraries print from now on goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _requests() -> Iterator[dict[str, str]]:
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+def _say(answers: TextIO, message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message, default=str) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

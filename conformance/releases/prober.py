@@ -1,0 +1,185 @@
+"""Have loads observed by the probe of a target, in a process that may die of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from conformance.results.records import Observation
+
+OURS = ("conformance", "conformance_fixtures", "reference_loader")
+
+# Importing torch and transformers from a cold disk.
+START_SECONDS = 300.0
+LOAD_SECONDS = 300.0
+
+
+class NotObserved(RuntimeError):
+    """A load left no observation: its process crashed, was killed, or took too long."""
+
+
+class TargetUnusable(RuntimeError):
+    """The probe does not start in the target's environment."""
+
+
+class Probe:
+    """The probe of one target, started when needed and again after it died.
+
+    Attributes:
+        ready: what the probe says of its environment, once it was started: the header of a report,
+            and the release of transformers.
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        ours: Path,
+        loader: str = "stock",
+        checkpoints: Sequence[Path] = (),
+        seconds: float = LOAD_SECONDS,
+    ) -> None:
+        """Args: the interpreter, the folder of `our_packages`, what `probe.main` takes, a limit."""
+        arguments = [loader, *(str(path.resolve()) for path in checkpoints)]
+        self._command = [str(python), "-P", "-m", "conformance.releases.probe", *arguments]
+        self._environment = {**os.environ, "PYTHONPATH": str(ours), "PYTHONNOUSERSITE": "1"}
+        self._seconds = seconds
+        self._process: _Process | None = None
+        self.ready: dict[str, Any] = {}
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Make sure that a probe waits for loads.
+
+        Raises:
+            TargetUnusable: none comes up; with the end of what it wrote.
+        """
+        if self._process is not None:
+            return
+        self._process = _Process(self._command, self._environment)
+        try:
+            self.ready = self._process.read(START_SECONDS)["ready"]
+        except NotObserved as cause:
+            told = self._process.last_words()
+            self.stop()
+            raise TargetUnusable(f"{self._command[0]}: {cause}; {told}") from cause
+
+    def observe(self, case: str, loader: str) -> Observation:
+        """What `loader` leaves of the case.
+
+        Raises:
+            TargetUnusable: see `start`.
+            NotObserved: the process died of the load, or it took more than the limit.
+        """
+        self.start()
+        assert self._process is not None
+        try:
+            self._process.write({"case": case, "loader": loader})
+            answer = self._process.read(self._seconds)
+        except NotObserved:
+            self.stop()
+            raise
+        return Observation.of(answer["observation"])
+
+    def stop(self) -> None:
+        """End the process; the next load starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+
+class _Process:
+    """A probe: lines of JSON to it, lines of JSON from it, and what it complained of."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        # Lives as long as the process does, so no block can hold it.
+        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env=environment,
+        )
+        assert self._process.stdin and self._process.stdout
+        self._in, self._out = self._process.stdin, self._process.stdout
+        self._buffer = b""
+
+    def write(self, message: dict[str, Any]) -> None:
+        try:
+            self._in.write(json.dumps(message).encode() + b"\n")
+            self._in.flush()
+        except BrokenPipeError as cause:
+            raise NotObserved(self._ending()) from cause
+
+    def read(self, seconds: float) -> dict[str, Any]:
+        """The next message.
+
+        Raises:
+            NotObserved: the process ended, or `seconds` passed.
+        """
+        until = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._out, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                if not selector.select(max(0.0, until - time.monotonic())):
+                    raise NotObserved(f"no answer within {seconds:g} seconds")
+                chunk = os.read(self._out.fileno(), 1 << 20)
+                if not chunk:
+                    raise NotObserved(self._ending())
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _ending(self) -> str:
+        """How the process ended."""
+        code = self._process.wait()
+        if code < 0:
+            hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+            return f"the process was killed by {signal.Signals(-code).name}{hint}"
+        return f"the process ended with exit code {code}: {self.last_words()}"
+
+    def last_words(self) -> str:
+        """The last line that the process wrote to stderr."""
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip() if lines else "it wrote nothing"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for file in (self._in, self._out, self._complaints):
+            file.close()
+
+
+@contextmanager
+def our_packages() -> Iterator[Path]:
+    """A folder with nothing but our own packages, to go before a target's path.
+
+    The folder that they lie in may hold another transformers as well.
+    """
+    with tempfile.TemporaryDirectory(prefix="conformance-ours-") as folder:
+        home = Path(__file__).resolve().parents[2]
+        for package in OURS:
+            Path(folder, package).symlink_to(home / package)
+        yield Path(folder)

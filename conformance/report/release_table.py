@@ -1,0 +1,157 @@
+"""The table of clause and release, as a page of Markdown and of HTML: which keeps which promise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from markupsafe import Markup
+
+from conformance.report.html import script_hash
+from conformance.report.tally import broken
+from conformance.report.templating import template, text
+from conformance.results.records import AGREE, DIVERGE, ERROR, KNOWN, Result
+from conformance.results.text import plain
+from conformance.spec import STAGES, Clause, clauses
+
+HEADING = "Releases of transformers against the specification"
+ABOUT = (
+    "A cell is blank where every case of the clause agrees, else it says how many cases break the "
+    "clause; with ! some of them are no known deviation, or have no verdict. `conformance spec ID` "
+    "shows a clause with its deviations."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One release.
+
+    Attributes:
+        release: of transformers.
+        date: when it was judged, ISO 8601.
+        results: of every case.
+        stale: what is wrong with the list of deviations, held against these.
+    """
+
+    release: str
+    date: str
+    results: Sequence[Result]
+    stale: Sequence[str]
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{count} {status}" for status, count in self.count.items())
+        return "\n".join([f"{self.release}: {told}", *(f"  stale: {each}" for each in self.stale)])
+
+    @property
+    def count(self) -> dict[str, int]:
+        """Status to the number of cases, where there are some."""
+        found = Counter(result.status for result in self.results)
+        return {status: found[status] for status in (AGREE, KNOWN, DIVERGE, ERROR) if found[status]}
+
+    @cached_property
+    def _cells(self) -> dict[str, Cell]:
+        cells = {identifier: Cell() for identifier in clauses()}
+        for result in self.results:
+            failed = result.clauses if result.status == ERROR else ()
+            for identifier in dict.fromkeys([*failed, *sorted(broken(result))]):
+                cells[identifier] = cells.get(identifier, Cell()).with_(result)
+        return cells
+
+    def cell(self, clause: str) -> Cell:
+        """What the release makes of the clause."""
+        return self._cells[clause]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A clause in a release.
+
+    Attributes:
+        cases: those that break it, or that say nothing of it because they failed.
+        news: whether one of them is no known deviation.
+    """
+
+    cases: tuple[str, ...] = ()
+    news: bool = False
+
+    def with_(self, result: Result) -> Cell:
+        """With one case more."""
+        return Cell((*self.cases, result.case), self.news or result.status in (DIVERGE, ERROR))
+
+    def __str__(self) -> str:
+        return (str(len(self.cases)) if self.cases else "") + ("!" if self.news else "")
+
+
+def as_markdown(columns: Sequence[Column]) -> str:
+    """The page `docs/releases.md`; a column a release, in the order given."""
+    lines = [
+        f"# {HEADING}",
+        "",
+        f"Rendered by `make releases` ({_dates(columns)}); do not edit. {ABOUT} The same as a page "
+        "with the cases in each cell: [releases.html](releases.html).",
+        "",
+        "| clause | promise | cases | " + " | ".join(each.release for each in columns) + " |",
+        "|---|---|---|" + "---|" * len(columns),
+        *(_line(clause, columns) for _, held in _stages() for clause in held),
+        *_totals(columns),
+    ]
+    reasons = list(_reasons(columns))
+    return "\n".join([*lines, *(["", *reasons] if reasons else [])]) + "\n"
+
+
+def as_html(columns: Sequence[Column]) -> str:
+    """The page `docs/releases.html`, which needs nothing but itself."""
+    style = Markup(text("report.css") + text("releases.css"))
+    return template("releases.html.j2").render(
+        style=style,
+        style_hash=script_hash(style),
+        heading=HEADING,
+        about=ABOUT.replace("blank", "a dot").replace("`", ""),
+        dates=_dates(columns),
+        columns=columns,
+        stages=list(_stages()),
+        cited={clause: _cited(clause, columns) for clause in clauses()},
+        statuses=_seen(columns),
+        reasons=[reason.removeprefix("- ").replace("`", "") for reason in _reasons(columns)],
+    )
+
+
+def _dates(columns: Sequence[Column]) -> str:
+    dates = sorted({column.date for column in columns})
+    return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+
+
+def _stages() -> Iterator[tuple[str, list[Clause]]]:
+    for stage, about in STAGES.items():
+        yield f"{stage}: {about}", [each for each in clauses().values() if each.stage == stage]
+
+
+def _cited(clause: str, columns: Sequence[Column]) -> int:
+    return sum(clause in result.clauses for result in columns[0].results)
+
+
+def _line(clause: Clause, columns: Sequence[Column]) -> str:
+    cells = " | ".join(str(column.cell(clause.id)) for column in columns)
+    return f"| {clause.id} | {clause.title} | {_cited(clause.id, columns)} | {cells} |"
+
+
+def _totals(columns: Sequence[Column]) -> Iterator[str]:
+    for status in _seen(columns):
+        counts = [column.count.get(status, 0) for column in columns]
+        yield f"| | *{status}* | | " + " | ".join(map(str, counts)) + " |"
+
+
+def _seen(columns: Sequence[Column]) -> list[str]:
+    return list(dict.fromkeys(status for column in columns for status in column.count))
+
+
+def _reasons(columns: Sequence[Column]) -> Iterator[str]:
+    """No `!` without its reason."""
+    for column in columns:
+        for result in column.results:
+            if result.status in (ERROR, DIVERGE):
+                told = result.reason or ", ".join(sorted(broken(result)))
+                yield f"- {column.release}, `{plain(result.case)}`: {result.status}, {plain(told)}"
+        yield from (f"- {column.release}: stale, {plain(each)}" for each in column.stale)

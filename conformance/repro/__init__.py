@@ -1,0 +1,1 @@
+"""A failing case as a stand-alone script for an upstream issue."""

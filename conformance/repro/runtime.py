@@ -1,0 +1,147 @@
+"""What the script of `conformance repro` carries along: what a load left, as places with values.
+
+A place is a prefix, as in `dtype of`, and a name. The command takes what it expects by the same
+functions as the script takes what it finds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conformance.observe.observe import (
+    model_of,
+    observe_config,
+    observe_device_map,
+    observe_generation_config,
+    observe_info,
+    observe_modules,
+    observe_tensors,
+)
+from conformance.observe.outputs import observe_outputs
+
+Places = dict[str, dict[str, Any]]
+
+TENSOR_FACTS = {
+    "dtype": "dtype of",
+    "shape": "shape of",
+    "stride": "stride of",
+    "device": "device of",
+    "requires_grad": "requires_grad of",
+    "storage": "tie of",
+    "fingerprint": "values of",
+    "kind": "kind of",
+    "class": "class of",
+    "persistent": "persistence of",
+}
+
+
+def tensor_places(tensors: Mapping[str, Mapping[str, Any]]) -> Places:
+    """What `observe_tensors` says."""
+    return {
+        prefix: {name: facts[fact] for name, facts in tensors.items()}
+        for fact, prefix in TENSOR_FACTS.items()
+    }
+
+
+def module_places(modules: Mapping[str, tuple[str, bool]]) -> Places:
+    """What `observe_modules` says."""
+    return {
+        "class of module": {name or "(model)": facts[0] for name, facts in modules.items()},
+        "training of": {name or "(model)": facts[1] for name, facts in modules.items()},
+    }
+
+
+def info_places(info: Mapping[str, Mapping[str, Any]] | None) -> Places:
+    """What `observe_info` says."""
+    return {
+        "returned:": {"loading info": info is not None},
+        "container of": {name: facts["container"] for name, facts in (info or {}).items()},
+        "keys in": {name: facts["values"] for name, facts in (info or {}).items()},
+    }
+
+
+def dict_places(prefix: str, found: Mapping[str, Any] | None) -> Places:
+    """What a dict says that a model may not have."""
+    return {prefix: {"(all)": None} if found is None else dict(found)}
+
+
+def tensors_found(result: Any) -> Places:
+    """Of what a load returned: its tensors."""
+    return tensor_places(observe_tensors(model_of(result)))
+
+
+def modules_found(result: Any) -> Places:
+    """Of what a load returned: its modules."""
+    return module_places(observe_modules(model_of(result)))
+
+
+def info_found(result: Any) -> Places:
+    """Of what a load returned: the loading info."""
+    return info_places(observe_info(result))
+
+
+def config_found(result: Any, passed: Mapping[str, str]) -> Places:
+    """Of what a load returned: the config; `passed` says what became of one that was given."""
+    return dict_places("config field", observe_config(model_of(result)) | dict(passed))
+
+
+def generation_config_found(result: Any) -> Places:
+    """Of what a load returned: the generation config."""
+    found = observe_generation_config(model_of(result))
+    return dict_places("generation config field", found)
+
+
+def device_map_found(result: Any) -> Places:
+    """Of what a load returned: the device map."""
+    return dict_places("device of module", observe_device_map(model_of(result)))
+
+
+def outputs_found(result: Any, greedy: bool) -> Places:
+    """Of what a load returned: what the model computes."""
+    return dict_places("output", observe_outputs(model_of(result), greedy))
+
+
+def files_in(folder: str) -> list[str]:
+    """The names of all files and folders in the folder."""
+    return sorted(path.name for path in Path(folder).rglob("*"))
+
+
+def config_with(model_class: Any, folder: str, changes: Mapping[str, Any]) -> Any:
+    """The config of the folder, changed."""
+    config = model_class.config_class.from_pretrained(folder)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return config
+
+
+def refusal(wanted: str, names: tuple[str, ...], error: BaseException | None) -> list[Places]:
+    """What is expected of a load that is to raise `wanted`, or "nothing"; and what came."""
+    types = ["nothing"] if error is None else [each.__name__ for each in type(error).__mro__]
+    raised = wanted if wanted in types else types[0] if error is None else f"{types[0]}: {error}"
+    expected: Places = {"raised": {"by the load": wanted}}
+    actual: Places = {"raised": {"by the load": raised}}
+    if names and error is not None:
+        expected["in the message"] = dict.fromkeys(names, "named")
+        actual["in the message"] = {
+            name: "named" if name in str(error) else f"not named by {str(error)!r}"
+            for name in names
+        }
+    return [expected, actual]
+
+
+def as_expected(expected: Places, actual: Places) -> bool:
+    """Print the places that differ, or all if none does; whether none does."""
+    same, other = [], []
+    for prefix, places in expected.items():
+        for name, wanted in places.items():
+            found = actual.get(prefix, {}).get(name, "absent")
+            if json.dumps(wanted, default=str) == json.dumps(found, default=str):
+                same.append(f"{prefix} {name}: {wanted}, as expected")
+            else:
+                other.append(f"{prefix} {name}: expected {wanted}, actual {found}")
+    print(*(other or same), sep="\n")
+    print(f"{len(other)} of {len(other) + len(same)} places differ")
+    return not other

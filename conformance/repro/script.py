@@ -1,0 +1,308 @@
+"""The text of the script that `conformance repro` writes: one case, told without our packages."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from conformance.cases.case import (
+    ACCEPTABLE,
+    SEED,
+    Case,
+    ConfigFolder,
+    ConfigObject,
+    EmptyFolder,
+    StoredStateDict,
+    Torch,
+)
+from conformance.observe.loaders import named_class
+from conformance.observe.observe import PASSED
+from conformance.repro.bundle import OURS, Bundle
+from conformance.repro.runtime import TENSOR_FACTS, Places
+
+WIDTH = 99
+
+SCRIPTED = "conformance.repro.runtime"
+
+# What finds places in the result of a load, and their prefixes.
+FINDERS = {
+    "tensors_found(result)": tuple(TENSOR_FACTS.values()),
+    "modules_found(result)": ("class of module", "training of"),
+    "info_found(result)": ("returned:", "container of", "keys in"),
+    "config_found(result, {passed})": ("config field",),
+    "generation_config_found(result)": ("generation config field",),
+    "device_map_found(result)": ("device of module",),
+    "outputs_found(result, greedy={greedy})": ("output",),
+}
+
+CHECKPOINT = 'str(HERE / "checkpoint")'
+
+# What an option stands for: the expression, and what is imported for it.
+STANDING_FOR: dict[type, tuple[str, str]] = {
+    ConfigFolder: ('str(HERE / "config")', "pathlib Path"),
+    EmptyFolder: ("mkdtemp()", "tempfile mkdtemp"),
+    StoredStateDict: (
+        'load_file(HERE / "checkpoint" / "model.safetensors")',
+        "safetensors.torch load_file",
+    ),
+}
+
+OFFLINE = """\
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a path that is no folder is no question to a Hub
+"""
+
+ATTEMPT = '''\
+def attempt({arguments}):
+    """What the load returns, and what it raises."""
+    torch.manual_seed({seed})
+    try:
+        with poisoned_memory():
+            return {load}, None
+    except (Exception, SystemExit) as error:
+        return None, error'''
+
+ALONE = {"arguments": "options", "load": "load(options)"}
+IN_THREADS = {
+    "arguments": "options, odd",
+    "load": "load_in_threads({}, lambda: load(options), facts, odd)",
+}
+FACTS = '''\
+def facts(result):
+    """What is to be the same of every load."""
+    return observe_tensors(model_of(result))'''
+
+END = """\
+if __name__ == "__main__":
+    raise SystemExit(main())"""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the script holds a load against.
+
+    Attributes:
+        places: what a good load leaves.
+        raised: the type of the error that a load of invalid input raises; "" if it is to load.
+        state: what of the process is to be after the load as before.
+    """
+
+    places: Places = field(default_factory=dict)
+    raised: str = ""
+    state: tuple[str, ...] = ()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the state of the process counts."""
+        return bool(self.state) or "state of" in self.places
+
+
+def script(case: Case, expected: Expected, about: Sequence[str]) -> str:
+    """The whole text.
+
+    Args:
+        case: a case that needs no Hub.
+        expected: what to hold it against.
+        about: lines for its head.
+    """
+    bundle = Bundle()
+    bundle.imported("pathlib", "Path")
+    load, model = _load(case, bundle), bundle.take()
+    bundle.add("conformance.world.process", "poisoned_memory")
+    bundle.add(SCRIPTED, "as_expected", "refusal")
+    functions = [_attempt(case, bundle), _main(case, expected, bundle)]
+    comment = "\n".join(textwrap.fill(line, WIDTH, **_COMMENT) for line in about)
+    imports = "\n".join(line for line in bundle.imports if line != "import os")
+    parts = [
+        f"{comment}\n\nfrom __future__ import annotations\n\n{OFFLINE}\n{imports}",
+        *model,
+        "HERE = Path(__file__).resolve().parent",
+        load,
+        f"EXPECTED = {_python(expected.places)}",
+        *([f"STATE = {expected.state!r}  # as it was before the load"] if expected.state else []),
+        *bundle.take(),
+        *functions,
+        END,
+    ]
+    return "\n\n\n".join(parts) + "\n"
+
+
+_COMMENT: dict[str, Any] = {
+    "initial_indent": "# ",
+    "subsequent_indent": "#   ",
+    "break_long_words": False,
+    "break_on_hyphens": False,
+}
+
+
+def _python(value: Any, within: str = "") -> str:
+    """A value as an expression, in lines."""
+    if isinstance(value, dict) and value:
+        deeper = within + "    "
+        held = (f"{deeper}{key!r}: {_python(inner, deeper)},\n" for key, inner in value.items())
+        return f"{{\n{''.join(held)}{within}}}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_python(inner, within) for inner in value)}]"
+    return repr(value)
+
+
+def _load(case: Case, bundle: Bundle) -> str:
+    """The functions `options` and `load`."""
+    name = _model(case, bundle)
+    given = {"output_loading_info": True, **case.options}
+    options = [f"        {key!r}: {_literal(value, bundle, name)}," for key, value in given.items()]
+    lines = [
+        "def options_of_load():",
+        '    """The keyword arguments, made anew for each load."""',
+        "    return {",
+        *options,
+        "    }",
+        "",
+        "",
+        "def load(options):",
+        '    """The load itself."""',
+        f"    return {name}.from_pretrained({_source(case)}, **options)",
+    ]
+    return "\n".join(lines)
+
+
+def _attempt(case: Case, bundle: Bundle) -> str:
+    """The function `attempt`; with `facts`, where loads are held against each other."""
+    if case.threads == 1:
+        return ATTEMPT.format(seed=SEED, **ALONE)
+    bundle.add("conformance.world.threads", "load_in_threads")
+    bundle.add("conformance.observe.observe", "observe_tensors", "model_of")
+    load = IN_THREADS["load"].format(case.threads)
+    return f"{FACTS}\n\n\n{ATTEMPT.format(seed=SEED, arguments=IN_THREADS['arguments'], load=load)}"
+
+
+def _model(case: Case, bundle: Bundle) -> str:
+    """The name of the class, there once the bundle is."""
+    module, _, name = case.model.partition(":")
+    if not case.model:
+        module, name = "transformers", named_class(str(case.source())).__name__
+    if module.partition(".")[0] in OURS:
+        bundle.add(module, name)
+    else:
+        bundle.imported(module, name)
+    return name
+
+
+def _folder(case: Case) -> str:
+    """The checkpoint; a case on a folder that is not there is about that."""
+    source = case.source()
+    return CHECKPOINT if source.is_dir() else repr(str(source))
+
+
+def _source(case: Case) -> str:
+    if case.given is None:
+        return "None"
+    return f"{_folder(case)} + {'/' + case.given!r}" if case.given else _folder(case)
+
+
+def _literal(value: Any, bundle: Bundle, model: str) -> str:
+    """An option as an expression."""
+    if isinstance(value, dict):
+        held = (f"{key!r}: {_literal(inner, bundle, model)}" for key, inner in value.items())
+        return f"{{{', '.join(held)}}}"
+    if isinstance(value, Torch):
+        member, _, argument = value.name.partition(":")
+        return f"torch.{member}({argument!r})" if argument else f"torch.{member}"
+    if isinstance(value, ConfigObject):
+        bundle.add(SCRIPTED, "config_with")
+        return f"config_with({model}, {CHECKPOINT}, {dict(value.changes)!r})"
+    if type(value) in STANDING_FOR:
+        expression, needed = STANDING_FOR[type(value)]
+        bundle.imported(*needed.split())
+        return expression
+    return repr(value)
+
+
+def _main(case: Case, expected: Expected, bundle: Bundle) -> str:
+    """The function that loads, looks, prints and says how it ended."""
+    lines = ['"""Load, look, print; 1 if anything differs."""', *_before(case, expected, bundle)]
+    lines += _attempted(case, expected, bundle)
+    if expected.raised:
+        lines += [f"expected, actual = refusal({expected.raised!r}, {case.names!r}, error)"]
+    else:
+        lines += ["if error is None:", "    expected, actual = EXPECTED, {"]
+        lines += [f"        {finder}," for finder in _finders(case, expected, bundle)]
+        lines += ["    }", "else:", *(_REFUSED if case.input_class == ACCEPTABLE else _FAILED)]
+    lines += _after(case, expected)
+    lines += ["return 0 if as_expected(expected, actual) else 1"]
+    return "def main():\n" + textwrap.indent("\n".join(lines), "    ")
+
+
+_REFUSED = [
+    '    print(f"refused, which is as good: {type(error).__name__}: {error}")',
+    "    expected, actual = {}, {}",
+]
+_FAILED = ['    expected, actual = refusal("nothing", (), error)']
+
+
+def _before(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
+    odd = ", []" if case.threads > 1 else ""
+    if expected.in_process:
+        bundle.add("conformance.world.process", "Library", "process_state", "put_back")
+        yield "library = Library()"
+        yield "with put_back(library):  # what happens once in a process is over after this"
+        yield f"    attempt(options_of_load(){odd})"
+    yield "options = options_of_load()"
+    if _passes_config(case):
+        bundle.add("conformance.observe.observe", "text_of", "unchanged")
+        yield 'given = text_of(options["config"])'
+
+
+def _passes_config(case: Case) -> bool:
+    return isinstance(case.options.get("config"), ConfigObject)
+
+
+def _attempted(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
+    """The load, within what its caller has set."""
+    within, odd = "", ", odd" if case.threads > 1 else ""
+    if odd:
+        yield "odd = []"
+    if case.under:
+        bundle.add("conformance.world.process", "surrounded")
+        yield f"with surrounded({case.under!r}):"
+        within = "    "
+    if expected.in_process:
+        yield f"{within}before = process_state(library)"
+    yield f"{within}result, error = attempt(options{odd})"
+    if expected.in_process:
+        yield f"{within}after = process_state(library)"
+
+
+def _finders(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
+    """The expressions that find all places that are expected."""
+    passed = f'{{"{PASSED}": unchanged(options["config"], given)}}'
+    passed = passed if _passes_config(case) else "{}"
+    for finder, prefixes in FINDERS.items():
+        if expected.places.keys() & set(prefixes):
+            bundle.add(SCRIPTED, finder.partition("(")[0])
+            yield "**" + finder.format(greedy=case.greedy, passed=passed)
+    if "state of" in expected.places:
+        left = ', "offload_folder": files_in(options["offload_folder"])'
+        if "offload_folder" in expected.places["state of"]:
+            bundle.add(SCRIPTED, "files_in")
+        else:
+            left = ""
+        yield f'"state of": {{"rng": after["rng"]{left}}}'
+
+
+def _after(case: Case, expected: Expected) -> Iterator[str]:
+    """What is to be as before the load, and in every thread as alone."""
+    if expected.state:
+        for places, state in (("expected", "before"), ("actual", "after")):
+            kept = f'{places}.get("state of", {{}}) | {{name: {state}[name] for name in STATE}}'
+            yield f'{places} = {places} | {{"state of": {kept}}}'
+    if case.threads > 1:
+        yield 'told = f"{odd[0].where}: {odd[0].actual}" if odd else "as alone"'
+        yield 'expected = expected | {"loads at once": {"in every thread": "as alone"}}'
+        yield 'actual = actual | {"loads at once": {"in every thread": told}}'

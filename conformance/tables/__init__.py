@@ -1,1 +1,0 @@
-"""The cases, one table a stage."""

@@ -1,0 +1,1 @@
+"""Carry out the plan: read, cast, place, tie, offload."""

@@ -1,0 +1,68 @@
+"""What is left once the weights are in: ties, eval mode, generation config, hooks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from reference_loader.fill.offload import Offloaded, dispatch, place_fresh
+from reference_loader.formats.reader import opened
+from reference_loader.model.architecture import Architecture
+from reference_loader.model.skeleton import like, put
+from reference_loader.options import Options
+from reference_loader.plan.devices import DISK
+from reference_loader.plan.plan import LoadPlan
+
+
+def finish(
+    plan: LoadPlan,
+    model: nn.Module,
+    architecture: Architecture,
+    offloaded: Offloaded,
+    options: Options,
+) -> tuple[str, ...]:
+    """Tie, switch to evaluation, read the generation config, attach the hooks.
+
+    Returns:
+        The names that the model would tie and the checkpoint stores with other values; they keep
+        their own (TIE-4).
+    """
+    place_fresh(plan, model, offloaded)
+    untied = tie(plan, model)
+    for name in untied:
+        architecture.forget_tie(model, name)
+    model.eval()
+    architecture.read_generation_config(model, plan.source, options)
+    dispatch(plan, model, offloaded, options, untied)
+    return untied
+
+
+def tie(plan: LoadPlan, model: nn.Module) -> tuple[str, ...]:
+    """Make each group of names one parameter; leave out, and return, rivals that differ."""
+    untied = []
+    for first, *others in plan.ties:
+        provider = model.get_parameter(first)
+        for name in others:
+            if name in plan.rivals and not _equal(plan, model, first, name):
+                put(model, name, _apart(model.get_parameter(name), provider))
+                untied.append(name)
+            else:
+                put(model, name, provider)
+    return tuple(untied)
+
+
+def _apart(parameter: nn.Parameter, provider: nn.Parameter) -> nn.Parameter:
+    """A parameter that is not the provider: on disk both are still the empty one they were."""
+    return like(parameter, parameter.data.clone()) if parameter is provider else parameter
+
+
+def _equal(plan: LoadPlan, model: nn.Module, *names: str) -> bool:
+    """Whether two loaded parameters have the same values; one on disk is read for it."""
+    stored = {p.target: p for p in plan.placements if p.target in names and p.device == DISK}
+    values = [
+        opened(stored[name].stored.file, plan.weights_only).view(stored[name].stored)
+        if name in stored
+        else model.get_parameter(name).cpu()
+        for name in names
+    ]
+    return torch.equal(*values)

@@ -1,0 +1,150 @@
+"""The way of values into memory: read into a slot, copied or sent from there, cast on arrival.
+
+What each trick is worth is in docs/performance.md, what is still to be measured in docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from reference_loader.errors import BadTensorFile
+from reference_loader.fill.copies import LIBC, Copy, Way
+from reference_loader.formats.safetensors import MappedFile
+
+# To a GPU: bytes of one pinned slot, slots of a thread, threads; enough to keep a PCIe link busy.
+SLOT = 2**23
+SLOTS = 2
+LANES = 8
+
+PAGE = mmap.PAGESIZE
+
+# What a slot has more than its size: direct reads begin and end at pages, and memory at one too.
+MARGIN = 3 * PAGE
+
+# Pages of a piece by which it is judged whether it is in the page cache.
+ASKED = 16
+
+# madvise(2): give pages their memory before they are written to, since Linux 5.14.
+POPULATE_WRITE = 23
+
+
+class Lane:
+    """One thread's way into the memory of a device, by slots that it fills in turn.
+
+    For a GPU they are pinned, and one is filled while another is sent. For the CPU one is enough:
+    what was read is still in the core's cache when it is cast; otherwise the steps are the same.
+    """
+
+    def __init__(self, device: torch.device, size: int = SLOT, slots: int = SLOTS) -> None:
+        self._device, self._size, self._count = device, size, slots
+        self._on_gpu = device.type == "cuda"
+        self._callers: Any = torch.cuda.current_stream(device) if self._on_gpu else None
+        self._stream: Any = None
+
+    def __enter__(self) -> Way:
+        """In the thread itself, so that all lanes' memory is pinned at the same time."""
+        if self._on_gpu:
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            # What was freed a moment ago may still be in use there.
+            self._stream.wait_stream(self._callers)
+        self._slots = deque(self._slot() for _ in range(self._count))
+        return self.carry
+
+    def _slot(self) -> tuple[torch.Tensor, Any]:
+        """Memory that begins at a page, and the event of its last having been sent."""
+        whole = torch.empty(
+            self._size + MARGIN, dtype=torch.uint8, device="cpu", pin_memory=self._on_gpu
+        )
+        sent: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
+        return whole[-whole.data_ptr() % PAGE :], sent
+
+    def carry(self, piece: Copy) -> None:
+        """Read the piece into the oldest slot and send it; it arrives in its own time."""
+        slot, sent = self._slots[0]
+        if sent is not None:
+            sent.synchronize()
+        else:
+            _populate(piece.destination)  # one call for many pages instead of a fault for each
+        values = _read(piece, slot)
+        with torch.cuda.stream(self._stream):  # nothing, for None
+            # Sent as it is stored and cast there: fewer bytes on the way, and no core is needed.
+            arrived = values.to(self._device, non_blocking=True)
+            piece.destination.copy_(arrived, non_blocking=True)
+            if sent is not None:
+                sent.record()
+        self._slots.rotate(-1)
+
+    def __exit__(self, *_: object) -> None:
+        """Wait until everything has arrived."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+
+def _populate(tensor: torch.Tensor) -> None:
+    """On the pages that are the tensor's alone; where they are not known, nothing."""
+    start = -(-tensor.data_ptr() // PAGE) * PAGE
+    stop = (tensor.data_ptr() + tensor.nbytes) // PAGE * PAGE
+    if LIBC is not None and stop > start and tensor.is_contiguous():
+        LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), POPULATE_WRITE)
+
+
+def _read(piece: Copy, slot: torch.Tensor) -> torch.Tensor:
+    """The source's values: of a file by reads, which cost less than the faults of its mapping.
+
+    Memory that is no file's is copied into the slot only if that is pinned.
+    """
+    source, offset, size = piece.source, piece.offset, piece.source.nbytes
+    if offset is not None and piece.file is not None:
+        held = _read_file(piece.file, offset, size, slot, _cached(source))
+    elif slot.is_pinned():
+        held = slot[:size].copy_(source.reshape(-1).view(torch.uint8))
+    else:
+        return source
+    return held.view(source.dtype).view(source.shape)
+
+
+def _read_file(
+    file: MappedFile, offset: int, size: int, slot: torch.Tensor, cached: bool
+) -> torch.Tensor:
+    before = offset % PAGE  # bytes of the page that are not the piece's
+    memory = memoryview((ctypes.c_char * slot.nbytes).from_address(slot.data_ptr())).cast("B")
+    start, stop = offset - before, before + size
+    done = 0 if cached else _read_directly(file, memory, start, stop)
+    while done < stop:
+        count = os.preadv(file.descriptor, [memory[done:stop]], start + done)
+        if not count:
+            raise BadTensorFile(f"{file.path} became shorter while it was read.")
+        done += count
+    return slot[before:stop]
+
+
+def _cached(source: torch.Tensor) -> bool:
+    """Whether the first pages of a mapped tensor are in the page cache, as far as the system tells.
+
+    To ask after all of them costs a few hundredths of a cast.
+    """
+    start = source.data_ptr() // PAGE * PAGE
+    pages = min(ASKED, -(-(source.data_ptr() + source.nbytes - start) // PAGE))
+    held = (ctypes.c_ubyte * pages)()
+    if LIBC is None or LIBC.mincore(ctypes.c_void_p(start), ctypes.c_size_t(pages * PAGE), held):
+        return True
+    return 2 * bytes(held).count(1) >= pages
+
+
+def _read_directly(file: MappedFile, memory: memoryview, start: int, size: int) -> int:
+    """Read what lies on the disk past the page cache, which costs a copy; the bytes that came."""
+    with suppress(OSError):  # a file system without such reads
+        direct = os.open(file.path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            if os.path.sameopenfile(direct, file.descriptor):
+                return os.preadv(direct, [memory[: -(-size // PAGE) * PAGE]], start)
+        finally:
+            os.close(direct)
+    return 0

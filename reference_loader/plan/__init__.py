@@ -1,0 +1,1 @@
+"""Every decision of a load, as data, taken before a weight is read."""

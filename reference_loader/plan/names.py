@@ -1,0 +1,83 @@
+"""From checkpoint keys to model keys: renames and the base model's prefix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from reference_loader.errors import BadOptions
+from reference_loader.model.architecture import Rename
+
+# Names that older PyTorch and TensorFlow checkpoints carry (MAP-8); tried in this order.
+LEGACY = {
+    "LayerNorm.gamma": "LayerNorm.weight",
+    "LayerNorm.beta": "LayerNorm.bias",
+    ".weight_g": ".parametrizations.weight.original0",
+    ".weight_v": ".parametrizations.weight.original1",
+}
+
+
+def resolve(
+    keys: Iterable[str], model_keys: Collection[str], prefix: str, renames: Iterable[Rename] = ()
+) -> dict[str, str]:
+    """The name in the model of every checkpoint key.
+
+    A name that is not in `model_keys` is a key the model has no place for.
+
+    Args:
+        keys: checkpoint keys.
+        model_keys: the keys of the model's state dict.
+        prefix: the attribute under which a head model keeps its base model; "" for none.
+        renames: applied in turn, before the prefix is added or taken away.
+    """
+    registered = list(renames)
+    changing = [*registered, *map(_legacy, LEGACY)]
+
+    def is_own(key: str) -> bool:
+        """As nearly every key is: found in a table, and no rename has a say."""
+        return key in model_keys and not registered and not any(old in key for old in LEGACY)
+
+    return {
+        key: key if is_own(key) else _resolve(key, model_keys, prefix, changing) for key in keys
+    }
+
+
+def mapping_renames(key_mapping: Mapping[str, str] | None) -> list[Rename]:
+    """`key_mapping` as renames: each a regular expression and its replacement (MAP-6)."""
+    try:
+        return [_substitution(pattern, into) for pattern, into in (key_mapping or {}).items()]
+    except re.error as cause:
+        raise BadOptions(
+            f"key_mapping has a pattern that is no regular expression: {cause.pattern!r}: {cause}.",
+            "Escape what is meant literally.",
+        ) from cause
+
+
+def ignored(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    """The keys that some regular expression of `patterns` finds."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return {key for key in keys if any(pattern.search(key) for pattern in compiled)}
+
+
+def _resolve(key: str, model_keys: Collection[str], prefix: str, renames: list[Rename]) -> str:
+    renamed = key
+    for rename in renames:
+        renamed = rename(renamed)
+    # A rename that leads nowhere is taken back only where the key is the model's own.
+    for candidate in (*_candidates(renamed, prefix), key):
+        if candidate in model_keys:
+            return candidate
+    return renamed
+
+
+def _candidates(key: str, prefix: str) -> tuple[str, ...]:
+    return (key, key.removeprefix(f"{prefix}."), f"{prefix}.{key}") if prefix else (key,)
+
+
+def _substitution(pattern: str, into: str) -> Rename:
+    compiled = re.compile(pattern)
+    return lambda key: compiled.sub(into, key, count=1)
+
+
+def _legacy(old: str) -> Rename:
+    return lambda key: key.replace(old, LEGACY[old])

@@ -1,0 +1,20 @@
+"""The whole catalogue: the installed transformers agrees, or its deviation is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance.cases.case import Case
+from conformance.cases.catalogue import CASES
+from conformance.judge.session import Session, judge
+from conformance.report.explanation import explanation
+from conformance.results.records import AGREE, KNOWN
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_stock_is_as_expected(case: Case, session: Session) -> None:
+    result = judge(case, session)
+
+    assert result.status in (AGREE, KNOWN), "\n".join(explanation(result))
+    assert (result.deviation is not None) == (result.status == KNOWN)
+    assert result.digest

@@ -1,0 +1,383 @@
+"""The absolute checks: each is silent on a right model and objects to a spoiled one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from conformance.cases.case import ACCEPTABLE, INVALID, VALID, Case, OnHub
+from conformance.judge import session as run
+from conformance.judge.checks import CHECKS, check
+from conformance.judge.session import judge
+from conformance.observe.loaders import reference
+from conformance.observe.observe import observe
+from conformance.results.records import Divergence, Observation
+from conformance.spec import clauses
+from reference_loader.errors import BadIndex
+
+EMBEDDING = "model.embed_tokens.weight"
+Spoil = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to break what a check holds: the case, the damage, and what must be said of it."""
+
+    clause: str
+    spoil: Spoil
+    kind: str
+    where: str
+    recipe: str = "llama-f32"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def case(self) -> Case:
+        return Case("tests/trial", (self.clause,), self.recipe, **self.options)
+
+
+def one_ulp(model: Any, info: Any) -> None:
+    weight = model.model.norm.weight.data
+    weight[3] = torch.nextafter(weight[3], torch.tensor(torch.inf))
+
+
+def rounded(model: Any, info: Any) -> None:
+    model.model.norm.weight.data = model.model.norm.weight.data.bfloat16().float()
+
+
+def untied(model: Any, info: Any) -> None:
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+
+
+def tied(model: Any, info: Any) -> None:
+    model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def wide_rotary(model: Any, info: Any) -> None:
+    model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq.double()
+
+
+def wrong_rotary(model: Any, info: Any) -> None:
+    model.model.rotary_emb.inv_freq[1] *= 1 + 1e-5
+
+
+def without_rotary(model: Any, info: Any) -> None:
+    model.model.rotary_emb.inv_freq = None
+
+
+def half_rotary(model: Any, info: Any) -> None:
+    model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq.half()
+
+
+def without_scale(model: Any, info: Any) -> None:
+    model.scale = None
+
+
+def reshaped(model: Any, info: Any) -> None:
+    model.model.norm.weight.data = model.model.norm.weight.data.reshape(1, 32)
+
+
+def in_a_matrix(model: Any, info: Any) -> None:
+    weight = model.model.norm.weight
+    weight.data = weight.data.repeat(2, 1)[0]
+
+
+def for_inference(model: Any, info: Any) -> None:
+    with torch.inference_mode():
+        model.model.norm.weight = nn.Parameter(model.model.norm.weight.clone())
+
+
+def uniform_head(model: Any, info: Any) -> None:
+    bound = 3**0.5 * model.config.initializer_range
+    model.lm_head.weight.data.uniform_(-bound, bound)
+
+
+def headless(model: Any, info: Any) -> None:
+    del model.lm_head
+
+
+def other_scale(model: Any, info: Any) -> None:
+    model.scale[5] += 1
+
+
+def thawed(model: Any, info: Any) -> None:
+    model.model.embed_tokens.weight.requires_grad = True
+
+
+def unwritten(model: Any, info: Any) -> None:
+    model.model.norm.weight.data[0] = torch.nan
+
+
+def unwritten_buffer(model: Any, info: Any) -> None:
+    model.model.rotary_emb.inv_freq[0] = torch.nan
+
+
+def on_meta(model: Any, info: Any) -> None:
+    model.model.norm.weight = nn.Parameter(torch.empty(32, device="meta"))
+
+
+def zero_head(model: Any, info: Any) -> None:
+    model.lm_head.weight.data.zero_()
+
+
+def wide_head(model: Any, info: Any) -> None:
+    model.lm_head.weight.data *= 1.5
+
+
+def shifted_head(model: Any, info: Any) -> None:
+    model.lm_head.weight.data += 0.01
+
+
+def negated_head(model: Any, info: Any) -> None:
+    model.lm_head.weight.data *= -1
+
+
+def untwinned(model: Any, info: Any) -> None:
+    model.twin.weight = nn.Parameter(model.twin.weight.detach().clone())
+
+
+def splits(model: Any, info: Any) -> None:
+    model.hf_device_map = {**model.hf_device_map, "model.layers.0.mlp": "cpu"}
+
+
+def widens(model: Any, info: Any) -> None:
+    model.model.embed_tokens.double()
+    model.model.layers[0].double()
+
+
+def zero_norms(model: Any, info: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data.zero_()
+
+
+def draws(model: Any, info: Any) -> None:
+    torch.rand(1)
+
+
+def lists(model: Any, info: Any) -> None:
+    info.update({name: list(found) for name, found in info.items()})
+
+
+def complains(model: Any, info: Any) -> None:
+    info["error_msgs"].append("size mismatch")
+
+
+def stretched(model: Any, info: Any) -> None:
+    model.model.norm.weight.data *= 1.001
+
+
+def copied(model: Any, info: Any) -> None:
+    model.model.norm.weight.data = model.model.norm.weight.data.clone()
+
+
+def keeps_a_mapping(model: Any, info: Any) -> None:
+    weights = Path(model.config.name_or_path) / "model.safetensors"
+    model.kept = torch.UntypedStorage.from_file(str(weights), False, weights.stat().st_size)
+
+
+def trains(model: Any, info: Any) -> None:
+    model.model.layers[1].training = True
+
+
+HEAD = "lm_head.weight"
+NORM = "model.norm.weight"
+FREQUENCIES = "model.rotary_emb.inv_freq"
+MISSING_HEAD = {"faults": ("missing-head",)}
+WITH_BUFFER = {"model": "conformance.world.user_models:WithBuffer"}
+T5 = "transformers:T5ForConditionalGeneration"
+WITH_TWIN = "conformance.world.user_models:WithTwin"
+SHORT_HEAD = {"faults": ("short-head",), "options": {"ignore_mismatched_sizes": True}}
+BUDGETED = {"options": {"device_map": "auto", "max_memory": {"cpu": 100_000}}}
+MODEL_ON_DISK = {"options": {"device_map": {"model": "disk", "lm_head": "cpu"}}}
+TRIALS = [
+    *(
+        Trial(f"OFF-{number}", shifted_head, "output", "logits", options=MODEL_ON_DISK)
+        for number in (1, 2, 3, 4, 5, 8)
+    ),
+    Trial("PLC-6", splits, "device-map", "model.layers.0.mlp", options=BUDGETED),
+    Trial("PLC-8", widens, "device", "cpu", options=BUDGETED),
+    Trial("MAP-1", one_ulp, "values", NORM),
+    Trial("MAP-1", one_ulp, "values", NORM, "llama-f32-3"),
+    Trial("MAP-1", reshaped, "shape", NORM),
+    Trial("DTY-8", half_rotary, "dtype", FREQUENCIES),
+    Trial("FMT-13", in_a_matrix, "tie", NORM),
+    Trial("STA-4", for_inference, "requires_grad", NORM),
+    Trial("TIE-4", headless, "tie", "(check)", "llama-tied-separate"),
+    Trial("OUT-2", headless, "output", "(check)"),
+    Trial("DTY-7", rounded, "values", NORM),
+    Trial("INI-1", wide_rotary, "dtype", FREQUENCIES),
+    Trial("INI-1", wrong_rotary, "values", FREQUENCIES, "llama-old-config"),
+    Trial("INI-1", without_rotary, "values", "inv_freq"),
+    Trial("INI-2", other_scale, "values", "scale", options=WITH_BUFFER),
+    Trial("INI-2", without_scale, "values", "scale", options=WITH_BUFFER),
+    Trial(
+        "INI-3",
+        thawed,
+        "requires_grad",
+        EMBEDDING,
+        options={"model": "conformance.world.user_models:WithFrozenEmbedding"},
+    ),
+    Trial(
+        "INI-8",
+        other_scale,
+        "values",
+        "scale",
+        options={"model": "conformance.world.user_models:WithPersistentBuffer"},
+    ),
+    Trial("INI-4", unwritten, "values", NORM),
+    Trial("INI-4", unwritten, "values", NORM, options={"faults": ("extreme-values",)}),
+    Trial("INI-4", unwritten_buffer, "values", FREQUENCIES),
+    Trial("INI-4", on_meta, "device", NORM),
+    Trial("MIS-1", zero_head, "values", HEAD, options=MISSING_HEAD),
+    Trial("MIS-1", wide_head, "values", HEAD, options=MISSING_HEAD),
+    Trial("MIS-1", shifted_head, "values", HEAD, options=MISSING_HEAD),
+    Trial("MIS-1", uniform_head, "values", HEAD, options=MISSING_HEAD),
+    Trial("MIS-1", zero_norms, "values", "", options={"faults": ("missing-norm",)}),
+    Trial("MIS-2", negated_head, "values", HEAD, options=MISSING_HEAD),
+    Trial("MIS-6", one_ulp, "values", NORM),
+    Trial("MIS-3", draws, "state", "rng"),
+    *(
+        Trial(clause, untied, "tie", HEAD, f"llama-tied-{stored}")
+        for clause, stored in (
+            ("TIE-1", "embedding"),
+            ("TIE-2", "head"),
+            ("TIE-3", "equal"),
+            ("TIE-7", "neither"),
+        )
+    ),
+    Trial("TIE-8", untied, "tie", HEAD, "t5-tied-head", options={"model": T5}),
+    Trial("TIE-9", untied, "tie", HEAD, "llama-tied-equal", options=SHORT_HEAD),
+    Trial("TIE-10", untwinned, "tie", "twin.weight", options={"model": WITH_TWIN}),
+    Trial(
+        "TIE-11",
+        untied,
+        "tie",
+        HEAD,
+        "t5-tied-embedding",
+        options={"model": T5, "faults": ("without-tie-flag",)},
+    ),
+    Trial("TIE-4", tied, "tie", HEAD, "llama-tied-separate"),
+    Trial("TIE-5", tied, "tie", HEAD, "llama-untied-equal"),
+    Trial("TIE-6", tied, "tie", HEAD, "llama-untied-embedding"),
+    *(
+        Trial(f"RES-{number}", one_ulp, "values", NORM, options={"hub": OnHub()})
+        for number in (14, 15, 16, 18)
+    ),
+    Trial("INF-1", complains, "config", "error_msgs"),
+    Trial("INF-1", lists, "config", "loading info"),
+    Trial("OUT-2", stretched, "output", "logits"),
+    Trial("MEM-1", copied, "state", NORM),
+    Trial(
+        "MEM-2",
+        keeps_a_mapping,
+        "state",
+        "files of the source",
+        options={"options": {"torch_dtype": torch.bfloat16}},
+    ),
+    Trial("OUT-4", trains, "training", "model.layers.1"),
+]
+
+
+def test_every_check_belongs_to_a_clause_and_is_tried() -> None:
+    assert set(CHECKS) <= set(clauses())
+    assert {trial.clause for trial in TRIALS} == set(CHECKS)
+
+
+def findings(case: Case, spoil: Spoil | None) -> list[Divergence]:
+    def loader(*args: Any, **options: Any) -> Any:
+        model, info = reference(*args, **options)
+        if spoil is not None:
+            with torch.no_grad():
+                spoil(model, info)
+        return model, info
+
+    observation = observe(case, loader).observation
+    assert observation.exception is None
+    return list(observation.findings)
+
+
+def name_of(trial: Trial) -> str:
+    faults = trial.options.get("faults", ())
+    return "-".join((trial.clause, trial.spoil.__name__, trial.recipe, *faults))
+
+
+@pytest.mark.parametrize("trial", TRIALS, ids=name_of)
+def test_a_check_objects_to_what_it_is_there_for_and_to_nothing_else(
+    trial: Trial, session: Any
+) -> None:
+    assert findings(trial.case(), None) == []
+
+    found = findings(trial.case(), trial.spoil)
+
+    assert {(d.clause, d.kind) for d in found} == {(trial.clause, trial.kind)}
+    assert {d.where for d in found} == {trial.where} or not trial.where
+    assert all(d.expected != d.actual for d in found)
+
+
+def test_a_check_runs_only_where_its_clause_is_cited() -> None:
+    case = Case("tests/other", ("OUT-1",))
+
+    assert findings(case, one_ulp) == []
+    assert [d.clause for d in findings(case, unwritten)] == ["INI-4"], "which is for every case"
+
+
+@pytest.mark.parametrize("input_class", [ACCEPTABLE, INVALID])
+def test_only_valid_input_is_held_against_formulas(input_class: str) -> None:
+    case = Case("tests/odd", ("MAP-1",), input_class=input_class)
+
+    assert list(check(case, Path(), nn.Linear(1, 1), Observation())) == []
+
+
+def test_a_reference_that_breaks_a_check_is_an_error_and_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, judging: Any
+) -> None:
+    def spoiled(*args: Any, **options: Any) -> Any:
+        model, info = reference(*args, **options)
+        with torch.no_grad():
+            one_ulp(model, info)
+        return model, info
+
+    monkeypatch.setattr(run, "reference", spoiled)
+    case = Case("tests/reference", ("MAP-1",))
+
+    result = judge(case, replace(judging(reference), loader_name="reference"))
+
+    assert result.status == "error"
+    assert "the reference breaks MAP-1" in result.reason
+
+
+def _raising(error: Exception) -> Any:
+    def loader(*args: Any, **options: Any) -> Any:
+        raise error
+
+    return loader
+
+
+@pytest.mark.parametrize(
+    ("input_class", "served_by", "complaint"),
+    [
+        (INVALID, reference, "given invalid input: no error"),
+        (INVALID, _raising(ValueError("a.weight")), "does not name"),  # no LoadError
+        (INVALID, _raising(BadIndex("something")), "does not name ['a.weight']"),
+        (VALID, _raising(BadIndex("a.weight")), "given valid input: BadIndex: a.weight"),
+    ],
+)
+def test_a_reference_that_does_not_do_what_the_case_says_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+    judging: Any,
+    input_class: str,
+    served_by: Any,
+    complaint: str,
+) -> None:
+    monkeypatch.setattr(run, "reference", served_by)
+    case = Case("tests/reference", ("FMT-1",), input_class=input_class, names=("a.weight",))
+
+    result = judge(case, judging(served_by))
+
+    assert result.status == "error"
+    assert complaint in result.reason

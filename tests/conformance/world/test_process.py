@@ -1,0 +1,93 @@
+"""What surrounds a load: set as asked, and gone afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from conformance.cases.case import Case
+from conformance.cases.catalogue import CASES
+from conformance.world.process import SURROUNDINGS, Library, process_state, surrounded
+
+# What each makes of a tensor that is made under it.
+MADE = {
+    "default-dtype-bfloat16": lambda made: made.dtype == torch.bfloat16,
+    "default-dtype-float64": lambda made: made.dtype == torch.float64,
+    "no-grad": lambda made: not (made + nn.Parameter(torch.ones(1))).requires_grad,
+    "inference-mode": lambda made: made.is_inference(),
+    "default-device-meta": lambda made: made.is_meta,
+    "device-meta": lambda made: made.is_meta,
+}
+
+
+def test_every_surrounding_is_looked_at() -> None:
+    # On the CPU is where tensors are anyway; the others have tests of their own (test_adversity).
+    assert set(SURROUNDINGS) - set(MADE) <= {"device-cpu", "disk-full", "unprivileged"}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_surrounding_is_in_force_and_gone_afterwards(name: str) -> None:
+    library = Library()
+    before = process_state(library)
+
+    with surrounded((name,)):
+        assert MADE[name](torch.ones(1))
+    assert not MADE[name](torch.ones(1))
+
+    assert process_state(library) == before
+
+
+def test_a_surrounding_is_gone_after_an_error_too() -> None:
+    before = process_state(Library())
+
+    for name in SURROUNDINGS:
+        with pytest.raises(KeyError), surrounded((name,)):
+            raise KeyError
+
+    assert process_state(Library()) == before
+
+
+def test_several_surround_at_once() -> None:
+    with surrounded(("default-dtype-float64", "device-meta")):
+        made = torch.ones(1)
+
+    assert (made.dtype, made.is_meta) == (torch.float64, True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_a_case_names_surroundings_that_there_are(case: Case) -> None:
+    assert set(case.under) <= set(SURROUNDINGS)
+    assert case.threads >= 1
+
+
+def test_a_replaced_function_is_named_and_put_back() -> None:
+    library = Library()
+    originals = nn.Module.register_buffer, torch.linspace
+
+    nn.Module.register_buffer = lambda *given: None  # type: ignore[method-assign, assignment]
+    torch.linspace = torch.arange
+    assert library.replaced() == ["Module.register_buffer", "torch.linspace"]
+
+    library.put_back()
+    assert (nn.Module.register_buffer, torch.linspace) == originals
+    assert library.replaced() == []
+
+
+def test_a_changed_variable_is_named_and_its_value_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TO_BE_GONE", "1")
+    library = Library()
+
+    monkeypatch.delenv("TO_BE_GONE")
+    monkeypatch.setenv("A_SECRET", "hunter2")
+
+    assert library.variables() == ["A_SECRET", "TO_BE_GONE"]
+    assert process_state(library)["environment"] == ["A_SECRET", "TO_BE_GONE"]
+    assert Library().variables() == []
+
+
+def test_the_default_dtype_is_no_replaced_function() -> None:
+    library = Library()
+
+    with surrounded(("default-dtype-bfloat16",)):
+        assert library.replaced() == []

@@ -1,0 +1,174 @@
+"""Loads in several threads: what is torn is seen every time, what is whole never objected to."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from conformance.cases.case import Case
+from conformance.observe.loaders import reference
+from conformance.observe.observe import observe
+from conformance.results.records import Divergence
+from conformance.world.threads import load_in_threads, meet
+
+COUNT = 4
+SWITCH = {"on": False}
+
+
+@pytest.fixture(autouse=True)
+def _switched_off() -> Iterator[None]:
+    SWITCH["on"] = False
+    yield
+    SWITCH["on"] = False
+
+
+def torn() -> dict[str, bool]:
+    """Saves, sets and puts back what all threads share."""
+    before, SWITCH["on"] = SWITCH["on"], True
+    meet()
+    result = {"on": SWITCH["on"]}
+    SWITCH["on"] = before
+    return result
+
+
+def whole() -> dict[str, bool]:
+    """Holds what it needs itself."""
+    meet()
+    return {"on": True}
+
+
+def together(load: Callable[[], Any]) -> tuple[Any, list[Divergence]]:
+    found: list[Divergence] = []
+    return load_in_threads(COUNT, load, lambda result: result, found), found
+
+
+@pytest.mark.parametrize("_again", range(20))
+def test_a_torn_switch_is_seen_every_time_and_by_the_same_thread(_again: int) -> None:
+    result, (found,) = together(torn)
+
+    assert result == {"on": False}
+    assert (found.clause, found.kind) == ("STA-3", "values")
+    assert found.where == "thread 2 of 4"
+    assert found.actual == "1 of 1 tensors differ, the first on"
+    assert SWITCH["on"], "the last to leave puts back what the one before it had set"
+
+
+@pytest.mark.parametrize("_again", range(5))
+def test_a_load_that_shares_nothing_is_not_objected_to(_again: int) -> None:
+    assert together(whole) == ({"on": True}, [])
+
+
+@pytest.mark.parametrize("held_for", ["the build", "two builds"])
+def test_a_loader_that_builds_one_model_at_a_time_is_not_held_up(held_for: str) -> None:
+    lock = threading.RLock()
+
+    def serial() -> dict[str, bool]:
+        for _ in range(1 + (held_for == "two builds")):
+            with lock:
+                result = torn()
+        return result
+
+    assert together(serial) == ({"on": True}, [])
+    assert not SWITCH["on"]
+
+
+def test_a_load_that_never_comes_to_the_meeting_is_not_waited_for() -> None:
+    calls = iter(range(100))
+
+    def some() -> dict[str, bool]:
+        return whole() if next(calls) % 2 else {"on": True}
+
+    assert together(some) == ({"on": True}, [])
+
+
+def test_the_numbers_drawn_alone_are_drawn_again() -> None:
+    torch.manual_seed(1)
+    expected = torch.get_rng_state()
+    seen: list[torch.Tensor] = []
+
+    def drawing() -> dict[str, bool]:
+        seen.append(torch.get_rng_state())
+        torch.rand(1)
+        return {}
+
+    together(drawing)
+
+    assert torch.equal(seen[0], expected)
+    assert any(torch.equal(state, expected) for state in seen[1:])
+
+
+def test_what_one_thread_raises_is_said_and_raised() -> None:
+    def failing() -> dict[str, bool]:
+        if torn() == {"on": False}:
+            raise KeyError("lm_head.weight")
+        return {"on": True}
+
+    found: list[Divergence] = []
+    with pytest.raises(KeyError, match=r"lm_head"):
+        load_in_threads(COUNT, failing, lambda result: result, found)
+
+    assert [(d.kind, d.where, d.clause) for d in found] == [("rejected", "thread 2 of 4", "STA-3")]
+    assert found[0].actual == "KeyError: 'lm_head.weight'"
+
+
+def test_one_thread_is_a_plain_load() -> None:
+    threads: list[int] = []
+
+    def load() -> dict[str, bool]:
+        threads.append(threading.get_ident())
+        return whole()
+
+    found: list[Divergence] = []
+    assert load_in_threads(1, load, lambda result: result, found) == {"on": True}
+    assert (threads, found) == ([threading.get_ident()], [])
+
+
+# --- a case ---
+
+
+@pytest.fixture
+def threads_case(case: Callable[[str], Case]) -> Case:
+    return case("sta/threads")
+
+
+def test_the_reference_is_whole(threads_case: Case) -> None:
+    found = observe(threads_case, reference).observation
+
+    assert found.findings == ()
+    assert found.state["before"] == found.state["after"]
+
+
+def test_a_loader_that_lends_a_function_of_torch_is_found_out(threads_case: Case) -> None:
+    """As 4.51 to 4.57 build a model: a replaced function sends its parameters to meta."""
+    right = reference(threads_case.model_class(), str(threads_case.source()))
+
+    def lending(model_class: Any, source: str, **options: Any) -> nn.Module:
+        model = copy.deepcopy(right)
+        before = nn.Module.register_parameter
+
+        def to_meta(self: nn.Module, name: str, parameter: Any) -> None:
+            before(
+                self,
+                name,
+                None if parameter is None else nn.Parameter(parameter.detach().to("meta")),
+            )
+
+        nn.Module.register_parameter = to_meta  # type: ignore[method-assign, assignment]
+        meet()
+        nn.Module.register_parameter = before  # type: ignore[method-assign]
+        model.lm_head = nn.Linear(32, 128, bias=False)  # a module that is made afterwards
+        nn.init.ones_(model.lm_head.weight)
+        return model
+
+    found = observe(threads_case, lending).observation
+
+    assert found.state["after"]["library"] == ["Module.register_parameter"]
+    assert [d.where for d in found.findings if d.clause == "STA-3"] == ["thread 2 of 8"]
+    assert found.tensors["lm_head.weight"]["device"] == "meta"
+    assert nn.Linear(1, 1).weight.device.type == "cpu", "it is put back"

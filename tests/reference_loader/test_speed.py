@@ -1,0 +1,107 @@
+"""What loading costs: a tiny checkpoint beside stock, in one process, in turn; and each tensor."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaForCausalLM
+
+from conformance.bench.many_small import ManySmall
+from conformance.observe.loaders import Loader, reference, stock
+from conformance.observe.observe import quiet
+from conformance_fixtures.files import write_hollow, write_index, write_json
+from reference_loader import plan
+
+ROUNDS, LOADS = 10, 10
+
+# Of stock's seconds. `conformance bench` holds 0.60 of medians, on a machine that is not busy.
+MOST = 0.70
+
+
+def seconds(loader: Loader, folder: Path) -> float:
+    """Of one load."""
+    started = time.perf_counter()
+    loader(LlamaForCausalLM, str(folder))
+    return time.perf_counter() - started
+
+
+def ratio(loader: Loader, other: Loader, folder: Path) -> float:
+    """The shortest load by `loader` to the shortest by `other`: what else runs only adds.
+
+    Round after round, until it is at most `MOST` or the rounds are over.
+    """
+    ours, theirs = [], []
+    with quiet():
+        for _ in range(ROUNDS):
+            for _ in range(LOADS):
+                ours.append(seconds(loader, folder))
+                theirs.append(seconds(other, folder))
+            # The first loads do what happens once in a process.
+            found = min(ours[2:]) / min(theirs[2:])
+            if found <= MOST:
+                break
+    return found
+
+
+def thrice(*arguments: Any) -> Any:
+    """A loader that is too slow."""
+    for _ in range(2):
+        reference(*arguments)
+    return reference(*arguments)
+
+
+@pytest.mark.parametrize("recipe", ["llama-f32", "llama-f32-7"])
+def test_the_reference_is_faster_than_stock(
+    checkpoint: Callable[..., Path],
+    same_models: Callable[..., None],
+    record_property: Callable[[str, object], None],
+    recipe: str,
+) -> None:
+    """And what it loads meanwhile is the same."""
+    folder = checkpoint(recipe)
+    found = ratio(reference, stock, folder)
+    record_property("ratio", round(found, 3))
+    assert found <= MOST
+    same_models(*(load(LlamaForCausalLM, str(folder)) for load in (reference, stock)))
+
+
+def test_a_slower_loader_is_seen(checkpoint: Callable[..., Path]) -> None:
+    """However often it is tried."""
+    assert ratio(thrice, stock, checkpoint("llama-f32")) > MOST
+
+
+def hollow(folder: Path, pairs: int, shards: int = 20) -> Path:
+    """A checkpoint of `ManySmall` whose payload is a hole, in many shards."""
+    folder.mkdir()
+    shard_of = {}
+    for shard in range(shards):
+        name, header, end = f"model-{shard:05}.safetensors", {}, 0
+        for number in range(pairs * shard // shards, pairs * (shard + 1) // shards):
+            for leaf, shape in (("weight", [8, 8]), ("bias", [8])):
+                start, end = end, end + 4 * math.prod(shape)
+                key = f"layers.{number}.{leaf}"
+                header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+                shard_of[key] = name
+        write_hollow(folder / name, json.dumps(header).encode(), end)
+    write_index(folder / "model.safetensors.index.json", shard_of, total_size=0)
+    write_json(folder / "config.json", {"model_type": "many-small", "pairs": pairs})
+    return folder
+
+
+def test_the_cost_of_a_plan_is_linear(tmp_path: Path) -> None:
+    """Eight times as many tensors, and not twice as long for each; processor time, least of 3."""
+    costs = []
+    for pairs in (1_000, 8_000):
+        folder, found = hollow(tmp_path / str(pairs), pairs), []
+        for _ in range(3):
+            started = time.process_time()
+            assert len(plan(folder, model_class=ManySmall).placements) == 2 * pairs
+            found.append((time.process_time() - started) / pairs)
+        costs.append(min(found))
+    assert costs[1] < 2 * costs[0]
