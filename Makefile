@@ -35,7 +35,7 @@ test: lint docs-check  ## lint, types, freshness of the docs, then every test
 	$(BIN)/python -m pytest -o strict=true -n auto $(ARGS)
 
 test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50; some minutes
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true tests/test_differential.py $(ARGS)
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true tests/reference_loader/test_differential.py $(ARGS)
 
 test-stable: $(STAMP)  ## an honest copy judged twenty times: order, threads, workers, cache
 	STABILITY_ROUNDS=20 $(BIN)/python -m pytest -o strict=true tests/conformance/test_stability.py $(ARGS)
@@ -44,10 +44,10 @@ test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEAS
 	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \
 	  $(VENV)-releases/$$release/bin/python -m conformance check --out runs/releases/$$release $(ARGS) \
 	  > $$log 2>&1 && tail -n 1 $$log || { code=$$?; cat $$log; exit $$code; }; done
-	@$(VENV)-releases/$(FAMILY_RELEASE)/bin/python -m pytest -q tests/test_families.py
+	@$(VENV)-releases/$(FAMILY_RELEASE)/bin/python -m pytest -q tests/reference_loader/test_families.py
 
 releases: $(STAMP)  ## every minor release against the specification; an hour, and 10 GB the first time
-	@$(BIN)/python -m conformance.commands.releases $(ARGS)
+	@$(BIN)/conformance releases $(ARGS)
 
 # Where a night on a GPU is kept, and the figures of the one before.
 NIGHT := runs/gpu

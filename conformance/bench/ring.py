@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
+from conformance.bench.bounds import machine
 from conformance.bench.checkpoints import written
 from conformance.bench.limits import read_files, sent
-from conformance.bench.run import machine
 from conformance.bench.workloads import CASES
 from conformance.results.runs import now, run_folder, write_whole
 from conformance.world.memory import forget

@@ -14,7 +14,7 @@ from conformance.report.templating import template
 from conformance.results.text import plain
 
 if TYPE_CHECKING:
-    from conformance.bench.run import Held
+    from conformance.bench.bounds import Held
     from conformance.bench.series import Row, Series
 
 MIB = 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,14 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from conformance.cases.case import Case
+from conformance.commands.arguments import (
+    TARGETS,
+    HarnessError,
+    add_timeout,
+    known_clauses,
+    one_case,
+    target_errors,
+)
 from conformance.judge.changes import Change, Outcome, change
 from conformance.releases import targets
 from conformance.releases.judging import Run, Work, judge_in
@@ -33,6 +42,29 @@ _SAY = partial(print, flush=True)  # a step takes long enough to be waited for
 
 class NothingToFind(RuntimeError):
     """There is no release to look for; the message says why."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `conformance bisect`."""
+    parser.add_argument("case", metavar="CASE", help="the id of a case, such as tie/different")
+    parser.add_argument("--good", required=True, metavar="TARGET", help=TARGETS)
+    parser.add_argument("--bad", required=True, metavar="TARGET", help="likewise")
+    parser.add_argument(
+        "--clause", metavar="ID", default="", help="count only divergences from this clause"
+    )
+    add_timeout(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Search for the release; the exit code."""
+    known_clauses([options.clause] if options.clause else [])
+    case = one_case(options.case)
+    asked = Search(case, options.good, options.bad, options.clause, options.timeout)
+    try:
+        with target_errors():
+            return bisect(asked)
+    except NothingToFind as error:
+        raise HarnessError(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import IDS
+from conformance.commands.arguments import (
+    HarnessError,
+    UsageError,
+    add_report,
+    add_selection,
+    selected,
+)
 from conformance.deviations import deviations, stale
 from conformance.judge.session import Session, header, judge_all, open_session
+from conformance.observe.loaders import UnknownLoader
 from conformance.report.console import progress, show, summary
 from conformance.report.markdown import comment
 from conformance.report.renderings import render
 from conformance.results.records import Result, exit_code
 from conformance.results.runs import now, recording, run_folder
+from conformance.world.gpus import absent
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `conformance check`."""
+    parser.add_argument(
+        "checkpoints",
+        nargs="*",
+        metavar="CHECKPOINT",
+        help="a folder, or an id on the Hub; without any, the cases of the specification",
+    )
+    parser.add_argument(
+        "--loader",
+        default="stock",
+        metavar="stock|reference|MODULE:ATTR",
+        help="what to judge: a callable f(cls, path, **kwargs); cls may be None (default: stock)",
+    )
+    add_selection(parser)
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where the models are loaded to (default: cpu)",
+    )
+    add_report(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge what the arguments select; the exit code."""
+    if reason := absent(options.device):
+        raise HarnessError(f"--device {options.device}: {reason}")
+    cases = selected(options.checkpoints, options.case, options.clause, options.device)
+    markdown = options.format == "markdown"
+    try:
+        return check(cases, options.loader, options.out, markdown, options.device)
+    except UnknownLoader as error:
+        raise UsageError(str(error)) from error
 
 
 def check(

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from conformance.cases.case import Case
-from conformance.judge.accepted import Accept, accept, idle, read_accepted
+from conformance.commands.arguments import (
+    TARGETS,
+    UsageError,
+    add_report,
+    add_selection,
+    add_timeout,
+    selected,
+    target_errors,
+)
+from conformance.judge.accepted import Accept, BadAcceptFile, accept, idle, read_accepted
 from conformance.judge.changes import Change, changes, exit_code
 from conformance.releases import targets
 from conformance.releases.judging import Run, Work, judge_in
@@ -20,6 +30,38 @@ from conformance.report.markdown import comment
 from conformance.report.renderings import render
 from conformance.results.records import Recorder
 from conformance.results.runs import now, recording, run_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `conformance compare`."""
+    parser.add_argument("words", nargs="+", metavar="TARGET|CHECKPOINT", help=TARGETS)
+    add_selection(parser)
+    parser.add_argument(
+        "--accept",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file of accepted changes, which do not fail the run",
+    )
+    add_timeout(parser)
+    add_report(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare what the arguments name; the exit code."""
+    checkpoints = [Path(word) for word in options.words if Path(word).is_dir()]
+    named = [word for word in options.words if not Path(word).is_dir()]
+    if len(named) < 2:
+        raise UsageError(f"compare needs two targets or more, and got {named}; {TARGETS}")
+    cases = selected(checkpoints, options.case, options.clause)
+    markdown = options.format == "markdown"
+    asked = Comparison(
+        named, cases, checkpoints, options.out, options.accept, options.timeout, markdown
+    )
+    try:
+        with target_errors():
+            return compare(asked)
+    except BadAcceptFile as error:
+        raise UsageError(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,15 @@
-"""`make releases`: every minor release judged, and the table of clause and release.
-
-python -m conformance.commands.releases [RELEASE ...] [--oldest MINOR] [--resume | --kept]
-                             [--out DIR] [--docs DIR]
-"""
+"""`conformance releases`: judge every minor release, and write the table of clause and release."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packaging.version import Version
 
 from conformance.cases.catalogue import CASES, IDS
+from conformance.commands.arguments import HarnessError
 from conformance.deviations import deviations, stale
 from conformance.judge.verdict import Judged, classified
 from conformance.releases.judging import Work, judge_in
@@ -27,12 +23,44 @@ from conformance.report.stored_run import Report, read_whole
 from conformance.results.records import ERROR, BadReport, Result, exit_code
 from conformance.results.runs import now, recording, write_whole
 
-HARNESS_ERROR = 2
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `conformance releases`."""
+    parser.add_argument(
+        "releases",
+        nargs="*",
+        type=Version,
+        metavar="RELEASE",
+        help="(default: the newest patch of every minor release that the index lists)",
+    )
+    parser.add_argument(
+        "--oldest",
+        type=Version,
+        default=Version("4.47"),
+        metavar="RELEASE",
+        help="the first minor release of them (default: %(default)s)",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--resume", action="store_true", help="judge only what has no verdict yet")
+    which.add_argument("--kept", action="store_true", help="judge nothing, render earlier reports")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/matrix"),
+        metavar="DIR",
+        help="a report a release (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        default=Path("docs"),
+        metavar="DIR",
+        help="where releases.md and releases.html are written (default: %(default)s)",
+    )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Judge, keep a report a release, render the table; the worst exit code of any release."""
-    options = _parser().parse_args(arguments)
     try:
         releases = options.releases or newest_patches(published(), options.oldest)
         if not options.kept:
@@ -41,26 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     kept = _verdicts(options.out / release) if options.resume else {}
                     _judge(release, options.out, kept, progress)
         columns = [_column(options.out / str(release)) for release in releases]
-    except (NotListed, TargetNotMade, TargetUnusable, BadReport, OSError) as error:
-        print(f"conformance.commands.releases: {error}", file=sys.stderr)
-        return HARNESS_ERROR
+    except (NotListed, TargetNotMade, TargetUnusable, BadReport) as error:
+        raise HarnessError(str(error)) from error
     for name, text in (("md", as_markdown(columns)), ("html", as_html(columns))):
         write_whole(options.docs / f"releases.{name}", text)
     for column in columns:
         print(column)
     return max(exit_code(column.results, column.stale) for column in columns)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="conformance.commands.releases", description=__doc__)
-    parser.add_argument("releases", nargs="*", type=Version, metavar="RELEASE")
-    parser.add_argument("--oldest", type=Version, default=Version("4.47"))
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--resume", action="store_true", help="judge only what has no verdict yet")
-    which.add_argument("--kept", action="store_true", help="judge nothing, render what is kept")
-    parser.add_argument("--out", type=Path, default=Path("runs/matrix"), metavar="DIR")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR")
-    return parser
 
 
 def _verdicts(folder: Path) -> dict[str, Result]:
@@ -81,15 +96,15 @@ def _judge(release: str, out: Path, kept: Mapping[str, Result], progress: Progre
     python = interpreter(target, progress.tell)
     with our_packages() as ours:
         work = Work(cases, [target], (), ours, LOAD_SECONDS)
-        run = judge_in(target, python, work, progress.task(release, len(cases)))
-    found = {**kept, **{outcome.case.id: outcome.result for outcome in run.outcomes}}
+        judged = judge_in(target, python, work, progress.task(release, len(cases)))
+    found = {**kept, **{outcome.case.id: outcome.result for outcome in judged.outcomes}}
     results = [found[case.id] for case in CASES]
     folder = out / release
     folder.mkdir(parents=True, exist_ok=True)
-    with recording(folder, {**run.ready, "target": release}) as recorder:
+    with recording(folder, {**judged.ready, "target": release}) as recorder:
         for result in results:
             recorder.result(result)
-        recorder.footer(exit_code(results, _stale(results, run.ready["release"])), now())
+        recorder.footer(exit_code(results, _stale(results, judged.ready["release"])), now())
     render(folder)
 
 
@@ -113,7 +128,3 @@ def _classified(report: Report, release: str) -> Iterator[Result]:
 
 def _stale(results: Sequence[Result], release: str) -> list[str]:
     return stale(results, release, IDS, deviations())
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

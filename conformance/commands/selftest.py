@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +13,7 @@ from rich.text import Text
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES, select
 from conformance.deviations import deviations
-from conformance.judge import session as run
+from conformance.judge import session as judging
 from conformance.judge.session import Session, judge, open_session, rerun
 from conformance.judge.verdict import verdict
 from conformance.mutants import MUTANTS, Mutant, honest
@@ -24,6 +25,15 @@ from conformance.results.records import AGREE, KNOWN, Observation, Result
 
 # Cases a mutant is tried on: some clauses have a hundred, and the table is no better for them.
 MOST_CASES = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`conformance selftest` takes no arguments."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Try every mutant; the exit code."""
+    return selftest()
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Bench:
     def _verdict(self, case: Case, session: Session) -> Result:
         """The verdict without the numbers that explain it."""
         if case.id not in self._expected:
-            self._expected[case.id] = run.expectation(case)
+            self._expected[case.id] = judging.expectation(case)
         actual = observe(case, session.loader).observation
         expected = self._expected[case.id]
         return verdict(case, expected, actual, session.judged, rerun(case, session))

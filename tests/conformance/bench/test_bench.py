@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from conformance.bench import series
+from conformance.bench.bounds import Held, hold
 from conformance.bench.checkpoints import Weights, many_small, size_of, written
 from conformance.bench.contenders import CONTENDERS, STOCK, Contender, Task, by_name
-from conformance.bench.run import Held, hold, select
 from conformance.bench.sample import Order, Sample, digest, measure
 from conformance.bench.series import NotMeasured, Row, Series, take
 from conformance.bench.tables import plot
 from conformance.bench.workloads import BOUNDS, CASES, Bound, Case
 from conformance.cli import main
+from conformance.commands.bench import select
 from conformance.world import memory
 from conformance_fixtures.write import materialise
 
@@ -160,7 +161,7 @@ def test_a_bound_can_be_broken(
     monkeypatch: pytest.MonkeyPatch, clock: str, most: float, kept: bool
 ) -> None:
     bound = Bound("a bound", TINY.id, clock, most)
-    monkeypatch.setattr("conformance.bench.run.BOUNDS", (bound,))
+    monkeypatch.setattr("conformance.bench.bounds.BOUNDS", (bound,))
     found = rows(row(STOCK, 2.0), row("reference", 1.0), limit=[0.9])
     assert [held.kept for held in hold([found])] == [kept]
     assert [held.kept for held in hold([rows(row(STOCK, 2.0), limit=[0.9])])] == [None]

@@ -1,4 +1,4 @@
-"""`make releases`: what is judged, what is kept, and the table in two forms."""
+"""`conformance releases`: what is judged, what is kept, and the table in two forms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from packaging.version import Version
 
 from conformance.cases.catalogue import CASES
+from conformance.cli import main
 from conformance.commands import releases as matrix
 from conformance.judge.changes import Outcome
 from conformance.releases.judging import Run
@@ -61,7 +62,7 @@ def keep(folder: Path, release: str, kept: list[Result]) -> None:
 def run(tmp_path: Path, *words: str) -> int:
     (tmp_path / "docs").mkdir(exist_ok=True)
     where = ["--out", str(tmp_path / "kept"), "--docs", str(tmp_path / "docs")]
-    return matrix.main([*words, *where])
+    return main(["releases", *words, *where])
 
 
 def test_the_table_says_which_release_breaks_which_clause(

@@ -1,26 +1,17 @@
-"""`conformance bench`: measure, hold the reference to its bounds, keep, show."""
+"""What was measured, against the bounds that the reference must keep; and the machine it was on."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from conformance.bench.contenders import CONTENDERS, Contender
-from conformance.bench.series import Series, take
-from conformance.bench.workloads import BOUNDS, CASES, Bound, Case
-from conformance.results.runs import now, run_folder, write_whole
-
-
-class NothingToMeasure(ValueError):
-    """No case, or no contender, of that name; or no case for this machine."""
-
+from conformance.bench.series import Series
+from conformance.bench.workloads import BOUNDS, Bound
+from conformance.results.runs import now
 
 MB = 1e6
 
@@ -42,50 +33,6 @@ class Held:
         if self.bound.clock == "limit":
             return self.measured >= self.bound.most
         return self.measured <= self.bound.most
-
-
-def bench(patterns: Sequence[str], names: Sequence[str], rounds: int, out: Path | None) -> int:
-    """Measure the cases that the globs match; 1 if some tensor is not the same for everyone.
-
-    A bound that is not kept is shown and is no failure: the machine may be busy.
-    """
-    from conformance.bench.tables import plot, show
-    from conformance.report.console import watching
-
-    cases, contenders = select(patterns), chosen(names)
-    if not cases or not contenders:
-        raise NothingToMeasure(f"nothing to measure: {[*patterns, *names]}")
-    folder = run_folder(out, "bench")
-    series: list[Series] = []
-    held: list[Held] = []
-    with watching() as progress:
-        advance = progress.task("Measuring", (rounds + 1) * len(cases))
-        for case in cases:  # kept one by one: a run that is cut short has measured something
-            series.append(take(case, contenders, rounds, advance))
-            held = hold(series)
-            write_whole(folder / "bench.json", json.dumps(record(series, held, rounds), indent=1))
-            write_whole(folder / "bench.svg", plot(series))
-    show(series, held, folder)
-    return 0 if all(each.equal for each in series) else 1
-
-
-def select(patterns: Sequence[str]) -> list[Case]:
-    """The cases that some glob matches, or all; without a GPU only those of the CPU."""
-    import torch
-
-    there = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    return [
-        case for case in CASES if case.device in there and (not patterns or _any(case.id, patterns))
-    ]
-
-
-def chosen(names: Sequence[str]) -> list[Contender]:
-    """The contenders that some glob matches, or all."""
-    return [each for each in CONTENDERS if not names or _any(each.name, names)]
-
-
-def _any(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def hold(series: Iterable[Series]) -> list[Held]:

@@ -1,0 +1,109 @@
+"""`conformance explain`: the plan of a load, or with --check all that is wrong with a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from conformance.commands.arguments import UsageError, model_class
+from conformance.inspect import doctor_table, footprint_table
+from conformance.inspect.doctor import examine
+from conformance.inspect.footprint import BadBudget, explain, named, parse_budgets, planned
+from conformance.results.text import plain_lines
+from reference_loader.options import Options
+from reference_loader.source.checkpoint import open_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `conformance explain`."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or an id on the Hub")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="show all that is wrong with the checkpoint; reads the weights; exit code 1 for an "
+        "error",
+    )
+    parser.add_argument(
+        "--revision", default="main", help="a branch, tag or commit on the Hub (default: main)"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="MODULE:ATTR",
+        default="",
+        help="the model class (default: the class that config.architectures names)",
+    )
+    parser.add_argument(
+        "--dtype", default="auto", help="`auto` or the name of a torch dtype (default: auto)"
+    )
+    parser.add_argument("--subfolder", default="", help="the folder inside the checkpoint")
+    parser.add_argument("--variant", help="the variant of the weight files, such as fp16")
+    parser.add_argument(
+        "--ignore-mismatched-sizes",
+        action="store_true",
+        help="initialise parameters whose stored shape differs, instead of refusing the load",
+    )
+    parser.add_argument(
+        "--device-map",
+        metavar="WORD|DEVICE|JSON",
+        help='such as auto, cuda:0, or {"model": 0, "lm_head": "cpu"}',
+    )
+    parser.add_argument(
+        "--max-memory",
+        metavar="0=24GiB,cpu=64GiB",
+        default="",
+        help="the memory of each device; says what fits and what would",
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show the plan, or the findings; the exit code."""
+    try:
+        budgets = parse_budgets(options.max_memory) if options.max_memory else {}
+    except BadBudget as error:
+        raise UsageError(f"--max-memory: {error}") from error
+    load = _load_options(options, budgets)
+    if options.check:
+        return _check(options, load["model_class"])
+    decided, taken = planned(options.checkpoint, **load)
+    explained = explain(decided, named(budgets), taken=taken)
+    if options.format == "json":
+        print(json.dumps({**decided.to_dict(), **explained.to_dict()}, indent=2))
+    else:
+        print(plain_lines(str(decided)))
+        footprint_table.show(explained)
+    return 0
+
+
+def _load_options(options: argparse.Namespace, budgets: dict[Any, int]) -> dict[str, Any]:
+    """The options of `from_pretrained`; with budgets and no map, all goes to the first of them."""
+    device_map = options.device_map or next(iter(budgets), None)
+    if isinstance(device_map, str) and device_map.startswith("{"):
+        try:
+            device_map = json.loads(device_map)
+        except ValueError as error:
+            raise UsageError(f"--device-map: {error}") from error
+    return {
+        "model_class": model_class(options.model),
+        "dtype": options.dtype,
+        "revision": options.revision,
+        "subfolder": options.subfolder,
+        "variant": options.variant,
+        "ignore_mismatched_sizes": options.ignore_mismatched_sizes,
+        "device_map": device_map,
+        "max_memory": budgets or None,
+    }
+
+
+def _check(options: argparse.Namespace, asked: type | None) -> int:
+    chosen = Options(model_class=asked, variant=options.variant, revision=options.revision)
+    folder = open_folder(options.checkpoint, options.subfolder, chosen)
+    examined = examine(folder, chosen, doctor_table.bar)
+    if options.format == "json":
+        print(doctor_table.as_json(examined))
+    else:
+        doctor_table.show(examined)
+    return examined.exit_code

@@ -1,0 +1,57 @@
+"""`conformance record`: write what a load leaves into a small file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from conformance.commands.arguments import HarnessError, UsageError, model_class
+from conformance.inspect.load_record import Load, NotLoaded, record
+from reference_loader.options import Options
+from reference_loader.source.checkpoint import open_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `conformance record`."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or an id on the Hub")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", required=True, help="the JSON file to write"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="MODULE:ATTR",
+        default="",
+        help="the model class (default: the class that config.architectures names)",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="",
+        help="`auto` or the name of a torch dtype (default: what the release does by itself)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Load and write the file; the exit code."""
+    load = load_of(options.checkpoint, options.model, options.dtype)
+    try:
+        size = record(load, options.out)
+    except NotLoaded as error:
+        raise HarnessError(str(error)) from error
+    print(f"{options.out}: {size / 1000:.1f} kB; `conformance verify {options.out}`")
+    return 0
+
+
+def load_of(checkpoint: str, model: str, dtype: str) -> Load:
+    """What `record` and `verify` load.
+
+    Raises:
+        UsageError: there is no such class or dtype.
+        LoadError: there is no such checkpoint.
+    """
+    import torch
+
+    model_class(model)
+    if dtype not in ("", "auto") and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UsageError(f"--dtype {dtype}: neither `auto` nor a dtype of torch")
+    folder = open_folder(checkpoint, subfolder="", options=Options())
+    return Load(checkpoint, folder, model, dtype)

@@ -1,0 +1,31 @@
+"""`conformance repro`: write a case as a stand-alone folder for an upstream issue."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from conformance.commands.arguments import HarnessError, UsageError, one_case
+from conformance.judge.session import open_session
+from conformance.repro.folder import NotReproducible, repro
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `conformance repro`."""
+    parser.add_argument("case", metavar="CASE", help="the id of a case, such as tie/different")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", required=True, help="the folder to write; must be new"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the folder; the exit code."""
+    case = one_case(options.case)
+    if options.out.exists():
+        raise UsageError(f"{options.out} exists already")
+    try:
+        result = repro(case, options.out, open_session("stock"))
+    except NotReproducible as error:
+        raise HarnessError(str(error)) from error
+    print(f"{case.id}: {result.status}; run `python {options.out / 'repro.py'}`")
+    return 0
