@@ -407,12 +407,14 @@ def _examine(options: argparse.Namespace, model_class: type | None) -> int:
 
 
 def _spec(options: argparse.Namespace) -> int:
-    from conformance.commands.specification import as_markdown, as_text
+    from conformance.commands.specification import UnknownWord, as_markdown, describe
     from conformance.spec import clauses
 
     if options.clause:
-        _known_clauses([options.clause])
-        text = as_text(clauses()[options.clause]) + "\n"
+        try:
+            text = describe(options.clause) + "\n"
+        except UnknownWord as error:
+            raise _UsageError(str(error)) from error
     elif options.format == "markdown":
         text = as_markdown()
     else:
