@@ -195,7 +195,7 @@ def _model_class(asked: Any, config: Any) -> Any:
     if table is not None:
         if type(config) not in table:
             raise UnknownModelClass(
-                f"{asked.__name__} has no class for the model_type {config.model_type!r} of the config.",
+                f"{asked.__name__} has no class for the model_type {config.model_type!r}.",
                 "Pass another `model_class`.",
             )
         return _get_model_class(config, table)
