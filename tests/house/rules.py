@@ -356,7 +356,7 @@ def without_docstring(modules: dict[str, Module]) -> list[str]:
 
 
 # The independent judge of outputs, which loads nothing, and the signatures of the two public
-# functions: a table of options to look up, without a decision in it (a test of the options says so).
+# functions: a table of options to look up, without a decision in it (test_options.py holds that).
 NOT_LOADING = {"reference_loader.llama", "reference_loader.api"}
 
 

@@ -96,6 +96,8 @@ def test_the_signature_is_written_out(function: Any) -> None:
     last = [node for node in tree.body if getattr(node, "name", "") == function.__name__][-1]
     assert isinstance(last, ast.FunctionDef)
     assert [argument.arg for argument in last.args.kwonlyargs] == list(shown(function))
+    # The docstring, the options, the call: nothing is decided here.
+    assert [type(statement) for statement in last.body] == [ast.Expr, ast.Assign, ast.Return]
 
 
 @BOTH
