@@ -1,11 +1,11 @@
-"""The reference loader: the plainest code that keeps the specification of `from_pretrained`.
+"""The reference loader: plain code that keeps the specification of `from_pretrained`.
 
-Read `load.py` first; it is the story. Nothing here imports transformers until a transformers model
-is asked for.
+`load.py` tells the whole load in one page; `docs/reading.md` gives an order for the rest. Importing
+this package does not import transformers; loading a transformers model does.
 """
 
+from reference_loader.api import from_pretrained, plan
 from reference_loader.errors import LoadError
-from reference_loader.load import from_pretrained, plan
 from reference_loader.plan.plan import LoadPlan
 
 __all__ = ["LoadError", "LoadPlan", "from_pretrained", "plan"]

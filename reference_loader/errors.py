@@ -1,8 +1,9 @@
-"""What goes wrong while loading, as one family of exceptions.
+"""The errors of a load: one family of exceptions, a class for each defect.
 
-Every error carries a code, a message that names the file and the key, the cause if there was one,
-and a hint. Each class is also the builtin exception that `transformers` documents for the same
-defect, so a caller who catches `OSError` today catches it tomorrow.
+Every error has a code, a message that names the file and the key or option, the cause (`__cause__`)
+if another exception led to it, and a hint. Each class is also the builtin exception that
+transformers documents for the same defect, so code that catches `OSError` or `ValueError` around
+transformers catches these too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 
 
 def shown(name: str) -> str:
-    """A name in a form that can be printed anywhere: what is no printable character is escaped."""
+    """A name with unprintable characters escaped, so that it can be printed anywhere."""
     return name if name.isprintable() else repr(name)[1:-1]
 
 
@@ -19,9 +20,16 @@ class LoadError(Exception):
     """Base of all loading errors.
 
     Attributes:
-        code: the name of the class, the defect, in kebab-case.
-        message: what is wrong, naming the file and the key.
-        hint: what the reader can do about it; may be empty.
+        code: the class name in kebab-case, stable for programs that read it.
+        message: what is wrong; names the file and the key or option.
+        hint: what to do about it; may be empty.
+
+    Example:
+        >>> try:
+        ...     raise ShardNotFound("Shard b.safetensors does not exist.", "Download it.")
+        ... except LoadError as error:
+        ...     print(error.code, "-", error)
+        shard-not-found - Shard b.safetensors does not exist. Hint: Download it.
     """
 
     code = "load-error"
@@ -35,53 +43,53 @@ class LoadError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        # Names in a checkpoint are a stranger's: none of them moves a terminal's cursor.
+        # Names in a checkpoint are untrusted: none of them may control the terminal.
         text = f"{self.message} Hint: {self.hint}" if self.hint else self.message
         return "\n".join(map(shown, text.split("\n")))
 
 
 class SourceNotFound(LoadError, OSError):
-    """The source is no folder that exists (RES-5), and no repository."""
+    """The source is neither an existing folder nor a repository (RES-5)."""
 
 
 class RevisionNotFound(LoadError, OSError):
-    """The repository has no such branch, tag or commit."""
+    """The repository has no such branch, tag or commit (RES-17)."""
 
 
 class AccessRefused(LoadError, OSError):
-    """The repository is gated, or the token is not one that it takes."""
+    """The repository is gated or private, and the token gives no access to it (RES-17)."""
 
 
 class NotInCache(LoadError, OSError):
-    """Offline, and a file that is needed has not been downloaded before."""
+    """A required file is not in the cache, and requests to the Hub are disabled (RES-17)."""
 
 
 class DownloadFailed(LoadError, OSError):
-    """The Hub cannot be reached, answers with a failure, or breaks the connection."""
+    """The Hub is unreachable, reports an error, or drops the connection (RES-18, RES-19)."""
 
 
 class WeightsNotFound(LoadError, OSError):
-    """The folder holds none of the weight files looked for (RES-4)."""
+    """The folder contains none of the expected weight files (RES-4)."""
 
 
 class ConfigNotFound(LoadError, OSError):
-    """The folder holds no usable `config.json` (CFG-6, CFG-7)."""
+    """The folder contains no valid `config.json` (CFG-6, CFG-7)."""
 
 
 class BadConfig(LoadError, ValueError):
-    """The config can be read and makes no model."""
+    """The config is a JSON object, but the model class does not accept it (CFG-11, CFG-20)."""
 
 
 class ShardNotFound(LoadError, OSError):
-    """The index names a shard that is not there (IDX-6)."""
+    """The index names a shard that does not exist (IDX-6)."""
 
 
 class BadIndex(LoadError, ValueError):
-    """The index file is not what an index must be (IDX-4, IDX-5)."""
+    """The index file is malformed (IDX-4, IDX-5, IDX-11 to IDX-13)."""
 
 
 class UnsafePath(LoadError, ValueError):
-    """A name inside the checkpoint leads out of its folder (IDX-9)."""
+    """A file name in the checkpoint points outside its folder (IDX-9, RES-13)."""
 
 
 class BadTensorFile(LoadError, OSError):
@@ -89,11 +97,11 @@ class BadTensorFile(LoadError, OSError):
 
 
 class Unreadable(LoadError, OSError):
-    """The system does not let a file of the checkpoint be read (FMT-18)."""
+    """The operating system denies reading a file of the checkpoint (FMT-18)."""
 
 
 class DiskFull(LoadError, OSError):
-    """What must be written to disk finds no room there (OFF-9)."""
+    """The disk has no space for the weights that must be written to it (OFF-9)."""
 
 
 class UnsafePickle(LoadError, ValueError):
@@ -101,36 +109,36 @@ class UnsafePickle(LoadError, ValueError):
 
 
 class BadOptions(LoadError, ValueError):
-    """Two options contradict each other, or one that another needs is absent (RES-11)."""
+    """An option is invalid, or does not go with the other options (RES-11, CFG-18, PLC-2)."""
 
 
 class UnknownArgument(LoadError, TypeError):
-    """A keyword argument that is no option, no field of the config, and nothing to the model."""
+    """A keyword argument is no option, no config field and no argument of the model (CFG-16)."""
 
 
 class MetaDevice(LoadError, RuntimeError):
-    """Loading is asked for where there is no memory."""
+    """The default device is meta, which has no memory to load into (INI-4)."""
 
 
 class BadDtype(LoadError, ValueError):
-    """A model cannot be built in the dtype asked for, or filled from the stored one (FMT-10)."""
+    """The requested dtype or a stored dtype is not supported (DTY-5, DTY-6, FMT-10)."""
 
 
 class ShapeMismatch(LoadError, RuntimeError):
-    """A stored tensor has not the shape of its parameter (MIS-4)."""
+    """A stored tensor and its parameter have different shapes (MIS-4)."""
 
 
 class NothingMatches(LoadError, ValueError):
-    """Not one stored tensor belongs to the model (MAP-7), or there is none (FMT-16)."""
+    """No stored tensor matches the model (MAP-7), or the file stores no tensor (FMT-16)."""
 
 
 class NotStrict(LoadError, ValueError):
-    """`strict=True` and the checkpoint is not exactly the model (the option `strict`)."""
+    """With `strict=True`, checkpoint and model do not have exactly the same tensors (INF-6)."""
 
 
 class UnknownModelClass(LoadError, ValueError):
-    """No model class can be told from the arguments and the config (CFG-5)."""
+    """The arguments and the config do not determine a model class (CFG-5)."""
 
 
 class UnsupportedOption(LoadError, ValueError):
-    """An option of `from_pretrained` that this loader does not carry out."""
+    """An option or a config asks for something that this loader does not support."""

@@ -1,9 +1,8 @@
-"""A plain Llama, the independent judge of outputs.
+"""A plain Llama in torch alone, with which the outputs of loaded models are checked.
 
 Written from the published architecture, for reading and for exactness rather than speed: no cache,
-no fused kernels, no buffers. It imports torch only. In float64 every step is float64, the rotary
-tables included, so `Llama.from_config(config).double()` is a judge whose own rounding is far below
-that of the models it judges.
+no fused kernels, no buffers. In float64 every step is float64, the rotary tables included, so the
+rounding of `Llama.from_config(config).double()` is far below that of the models it checks.
 
 Shapes are written with B batch, S sequence, H heads, G key and value heads, D head size, W hidden
 size, V vocabulary.
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class LlamaOutput:
-    """What one forward leaves, all in the dtype of the parameters.
+    """The result of one forward, all in the dtype of the parameters.
 
     Attributes:
         logits: (B, S, V).
@@ -37,7 +36,7 @@ class LlamaOutput:
 
 @dataclass(frozen=True)
 class _Shape:
-    """The fields of config.json that decide the computation, checked; defaults as published."""
+    """The fields of config.json that the computation depends on, with the published defaults."""
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -66,7 +65,7 @@ class _Shape:
 
 
 def rope_frequencies(config: Mapping[str, Any]) -> Tensor:
-    """The angle by which each pair of a head's dimensions turns from one position to the next.
+    """The rotary frequencies: the angle per position of each pair of a head's dimensions (INI-1).
 
     With head size D, base theta and i = 0 … D/2 - 1::
 
@@ -86,7 +85,11 @@ def rope_frequencies(config: Mapping[str, Any]) -> Tensor:
         float64, (D/2,), on the CPU whatever the default device is.
 
     Raises:
-        ValueError: a rope type or a field that is not supported, by name and value.
+        ValueError: a rope type or a field that is not supported; names it and its value.
+
+    Example:
+        >>> rope_frequencies({"hidden_size": 32, "num_attention_heads": 4, "rope_theta": 16.0})
+        tensor([1.0000, 0.5000, 0.2500, 0.1250], dtype=torch.float64)
     """
     rope = _rope_fields(config)
     head_dim = _head_dim(config)
@@ -104,7 +107,7 @@ def rope_frequencies(config: Mapping[str, Any]) -> Tensor:
 
 
 def _llama3(frequency: float, rope: Mapping[str, Any]) -> float:
-    """One frequency, scaled as Llama 3.1 does; the formula is in `rope_frequencies`."""
+    """One frequency, scaled as in Llama 3.1; the formula is in `rope_frequencies`."""
     low, high = _number(rope, "low_freq_factor"), _number(rope, "high_freq_factor")
     turns = _number(rope, "original_max_position_embeddings") * frequency / (2 * math.pi)
     slowed = frequency / _number(rope, "factor")
@@ -117,7 +120,7 @@ def _llama3(frequency: float, rope: Mapping[str, Any]) -> float:
 
 
 def _rope_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary fields under their new names, wherever the config keeps them."""
+    """The rotary fields under their new names, from the old or the new place (CFG-1)."""
     rope = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     if any(isinstance(value, Mapping) for value in rope.values()):
         raise _unsupported("rope_parameters", rope)  # one set of parameters a kind of layer
@@ -134,7 +137,7 @@ def _rope_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _head_dim(config: Mapping[str, Any]) -> int:
-    """D: given, or the hidden size shared out evenly among the heads."""
+    """D: given, or the hidden size divided by the number of heads."""
     hidden = config.get("hidden_size", _Shape.hidden_size)
     heads = config.get("num_attention_heads", _Shape.num_attention_heads)
     head_dim = config.get("head_dim")
@@ -143,7 +146,7 @@ def _head_dim(config: Mapping[str, Any]) -> int:
             raise _unsupported("num_attention_heads", heads)
         head_dim = hidden // heads
     if head_dim % 2:
-        raise _unsupported("head_dim", head_dim)  # rotary embeddings turn pairs
+        raise _unsupported("head_dim", head_dim)  # rotary embeddings rotate pairs
     return int(head_dim)
 
 
@@ -165,14 +168,14 @@ def _unsupported(name: str, value: object) -> ValueError:
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which sums, exponentials and angles are taken: never less than float32."""
+    """The dtype of sums, exponentials and angles: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _rotary_tables(config: Mapping[str, Any], states: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (S, D), in the dtype and on the device of `states` (B, S, W).
 
-    Nothing is kept between calls: a table that is not there cannot be loaded wrongly.
+    They are computed in each call: a table that is not stored cannot be loaded wrongly.
     """
     exact = _exact(states.dtype)
     positions = torch.arange(states.shape[1], device=states.device, dtype=exact)
@@ -183,7 +186,7 @@ def _rotary_tables(config: Mapping[str, Any], states: Tensor) -> tuple[Tensor, T
 
 
 def _rotate(heads: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (x, y) of dimensions (i, i + D/2) by its angle; (B, H, S, D) to the same."""
+    """Rotate each pair (x, y) of dimensions (i, i + D/2) by its angle; (B, H, S, D) to the same."""
     cosines, sines = tables
     x, y = heads.chunk(2, dim=-1)
     return heads * cosines + torch.cat((-y, x), dim=-1) * sines
@@ -235,7 +238,7 @@ class Attention(nn.Module):
 
 
 def _attention_weights(queries: Tensor, keys: Tensor) -> Tensor:
-    """How much each position listens to each earlier one and to itself; (B, H, S, S)."""
+    """Causal attention weights: softmax over the position itself and earlier ones; (B, H, S, S)."""
     length, head_dim = queries.shape[-2:]
     scores = queries @ keys.transpose(-1, -2) / math.sqrt(head_dim)
     future = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(diagonal=1)
@@ -310,8 +313,17 @@ class Llama(nn.Module):
         model.layers.N.{input,post_attention}_layernorm.weight, model.norm.weight   (W,)
         lm_head.weight                                      (V, W)
 
-    There are no buffers. A new model's parameters are of torch's default dtype and on its default
-    device, meta included; which dtype a checkpoint is loaded in is for the loader to decide.
+    There are no buffers. A new model's parameters have torch's default dtype and default device,
+    meta included; the loader decides the dtype of a loaded model.
+
+    Example:
+        `folder` contains the checkpoint of a small Llama.
+
+        >>> from reference_loader import from_pretrained
+        >>> model = from_pretrained(folder, model_class=Llama, dtype="float64")
+        >>> output = model(torch.arange(6).reshape(1, 6))
+        >>> output.logits.shape, output.logits.dtype
+        (torch.Size([1, 6, 128]), torch.float64)
     """
 
     base_model_prefix = "model"
@@ -319,7 +331,7 @@ class Llama(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         shape = _Shape.of(config)
-        rope_frequencies(config)  # an unsupported rotary field is refused now, not at the forward
+        rope_frequencies(config)  # raises for an unsupported rotary field now, not in forward
         self.config: dict[str, Any] = dict(config)
         self.model = Decoder(self.config, shape)
         self.lm_head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
@@ -331,18 +343,19 @@ class Llama(nn.Module):
         """A model of the shape that `config` (config.json as a dict) describes.
 
         Old (`rope_theta`, `rope_scaling`) and new (`rope_parameters`) field names are read; fields
-        that do not change the computation (`torch_dtype`, `dtype`, token ids, …) are not looked at.
+        that do not change the computation (`torch_dtype`, `dtype`, token ids, …) are ignored.
 
         Raises:
-            ValueError: what is not supported, by field and value: another `model_type`,
-                `hidden_act` or `rope_type`, a partial rotation, heads that do not divide evenly.
+            ValueError: a field that is not supported; names it and its value. Such are another
+                `model_type`, `hidden_act` or `rope_type`, a partial rotation, and numbers of heads
+                that do not divide evenly.
         """
         return cls(config)
 
     def tie_weights(self) -> None:
-        """Make the head's weight the embeddings' one Parameter, if the config ties them.
+        """Make the head's weight the Parameter of the embeddings, if the config ties them (TIE-1).
 
-        To be called again by whoever assigns a new Parameter to only one of the two.
+        Call it again after assigning a new Parameter to only one of the two.
         """
         if self._tied:
             self.lm_head.weight = self.model.embed_tokens.weight
@@ -356,9 +369,9 @@ class Llama(nn.Module):
         return LlamaOutput(self.lm_head(hidden_states[-1]), hidden_states)
 
     def greedy(self, input_ids: Tensor, steps: int) -> Tensor:
-        """The `steps` most likely next tokens, one after the other: int64 (B, S) to (B, steps).
+        """Greedy decoding: int64 (B, S) to the next tokens, int64 (B, steps).
 
-        Each step is a whole forward, and no token ends it.
+        Each step is a whole forward; there is no end-of-sequence token.
         """
         tokens = input_ids
         with torch.no_grad():

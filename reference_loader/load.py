@@ -1,4 +1,4 @@
-"""`from_pretrained` and `plan`: the story."""
+"""The story of a load, top to bottom: prepare, decide, initialise, read, finish."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from reference_loader.errors import BadOptions
 from reference_loader.fill.finish import finish
@@ -20,7 +20,7 @@ from reference_loader.model.architecture import Architecture
 from reference_loader.model.choose import choose
 from reference_loader.model.initialise import initialise
 from reference_loader.model.skeleton import Skeleton, build
-from reference_loader.options import Options, documented
+from reference_loader.options import Options, Source
 from reference_loader.plan import decide
 from reference_loader.plan.devices import woken
 from reference_loader.plan.dtypes import model_dtype
@@ -35,35 +35,23 @@ from reference_loader.source.checkpoint import (
 )
 from reference_loader.source.files import is_file
 
-Source = str | PathLike[str]
+Loaded = nn.Module | tuple[nn.Module, dict[str, Any]]
 
 
-@documented
 @torch.inference_mode(mode=False)  # the caller's makes tensors that no gradient can pass (STA-4)
-def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> Any:
-    """Load a checkpoint into a model.
-
-    Args:
-        source: the folder with `config.json` and the weights, or one weight file, or the id of a
-            repository on the Hub; None with `state_dict` and `config`.
-        model_args: passed to the model class after its config.
-        options: see `reference_loader.options.Options`; what is no option overrides the config's
-            field of that name, or else goes to the model class (CFG-3).
-
-    Returns:
-        The model, in evaluation mode; with `output_loading_info` a pair of it and the loading
-        info.
-
-    Raises:
-        LoadError: see `reference_loader.errors`; each is also the builtin exception that stock
-            documents.
-    """
-    wanted = Options.of(options)
-    with _collected_later(), woken(wanted.device_map):
-        return _load(source, model_args, wanted)
+def load_model(source: Source | None, model_args: tuple[Any, ...], options: Options) -> Loaded:
+    """The model, or the model and its loading info: what `api.from_pretrained` returns."""
+    with _collected_later(), woken(options.device_map):
+        return _load(source, model_args, options)
 
 
-def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -> Any:
+def plan_load(source: Source | None, model_args: tuple[Any, ...], options: Options) -> LoadPlan:
+    """The decisions of the same load, without reading a weight: what `api.plan` returns."""
+    with _collected_later():
+        return _prepare(source, model_args, options).plan
+
+
+def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -> Loaded:
     prepared = _prepare(source, model_args, wanted)
     plan, skeleton, architecture = prepared.plan, prepared.skeleton, prepared.architecture
     if wanted.strict:
@@ -81,17 +69,6 @@ def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -
     report = LoadReport(plan, untied)
     report.log()
     return (skeleton.model, report.info()) if wanted.output_loading_info else skeleton.model
-
-
-@documented
-def plan(source: Source | None, *model_args: Any, **options: Any) -> LoadPlan:
-    """Decide everything and read no weight; of a repository, the files are downloaded first.
-
-    Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape, devices
-    over their budget, and what `strict` objects to: a plan lists them.
-    """
-    with _collected_later():
-        return _prepare(source, model_args, Options.of(options)).plan
 
 
 @contextmanager

@@ -1,17 +1,48 @@
-"""The options of `from_pretrained`, named once for `from_pretrained` and `plan` alike."""
+"""`Options`: what a caller asked for, as one frozen value that is passed through a load.
+
+`reference_loader.api` documents each option; here are their names, types and defaults, and the rule
+that sorts keyword arguments into options, config overrides and names without effect (CFG-3).
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import Any
+from typing import Any, Final, Protocol
+
+import torch
 
 from reference_loader.errors import UnsupportedOption
 
-# What the wrappers of transformers (Auto classes, pipelines) pass along, or what older releases
-# took, and what decides nothing about the model that comes out.
+
+class ConfigObject(Protocol):
+    """An object such as `LlamaConfig` or `GenerationConfig` of transformers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as they would be written to JSON."""
+
+
+Source = str | PathLike[str]
+ConfigSource = ConfigObject | Mapping[str, Any] | str | PathLike[str]
+Dtype = str | torch.dtype
+Device = str | int | torch.device
+DeviceMap = Device | Mapping[str, Device]
+MaxMemory = Mapping[Any, int | str]
+
+
+class Default(str):
+    """A default value that can be told apart from the same value passed explicitly."""
+
+    __slots__ = ()
+
+
+# An explicit `dtype="auto"` takes precedence over `torch_dtype`; a `dtype` left out does not
+# (DTY-4, DTY-11). In every other respect the two are the same.
+AUTO: Final = Default("auto")
+
+# Names that the wrappers of transformers (Auto classes, pipelines) pass along, or that older
+# releases accepted. They do not affect the loaded model.
 WITHOUT_EFFECT = frozenset(
     {
         "_commit_hash",
@@ -30,11 +61,10 @@ WITHOUT_EFFECT = frozenset(
         "proxies",
         "resume_download",
         "tqdm_class",
-        "trust_remote_code",
     }
 )
 
-# Options that would change the model, so ignoring one would be a wrong model without a word.
+# Options that would change the model. Ignoring one would silently load a wrong model.
 REFUSED = frozenset(
     {
         "adapter_name",
@@ -54,17 +84,26 @@ REFUSED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Every option, with its default; the names and meanings are those of stock's newest release.
+    """Every option with its default; `reference_loader.api.from_pretrained` describes each.
 
-    `overrides` holds what is no option: config overrides first, then the model's own arguments.
+    The names and meanings are those of the newest transformers release.
+
+    Attributes:
+        overrides: keyword arguments that are not options, in the caller's order. One that names a
+            config field overrides it; the rest go to the model class (CFG-3).
+
+    Example:
+        >>> options = Options.of({"dtype": "float16", "num_hidden_layers": 1})
+        >>> options.dtype, options.overrides
+        ('float16', {'num_hidden_layers': 1})
     """
 
     model_class: type | None = None
-    config: Any = None
+    config: ConfigSource | None = None
     state_dict: Mapping[str, Any] | None = None
-    dtype: Any = "auto"
-    device_map: Any = None
-    max_memory: Mapping[Any, Any] | None = None
+    dtype: Dtype | None = AUTO
+    device_map: DeviceMap | None = None
+    max_memory: MaxMemory | None = None
     offload_folder: str | PathLike[str] | None = None
     offload_buffers: bool = False
     subfolder: str = ""
@@ -78,47 +117,44 @@ class Options:
     weights_only: bool = True
     ignore_mismatched_sizes: bool = False
     key_mapping: Mapping[str, str] | None = None
-    attn_implementation: Any = None
-    generation_config: Any = None
+    attn_implementation: str | Mapping[str, str] | None = None
+    generation_config: ConfigObject | None = None
+    quantization_config: Any = None
+    gguf_file: str | None = None
+    tp_plan: str | Mapping[str, str] | None = None
+    distributed_config: Any = None
+    trust_remote_code: bool = False
     output_loading_info: bool = False
     strict: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Options:
-        """Sort keyword arguments into options and overrides.
+    def of(cls, kwargs: Mapping[str, Any], /, **named: Any) -> Options:
+        """Sort keyword arguments into options and overrides (CFG-3, DTY-4).
+
+        Args:
+            kwargs: keyword arguments of any name.
+            named: further ones, which take precedence over `kwargs`.
 
         Raises:
-            UnsupportedOption: an argument that would change the model and is not carried out.
+            UnsupportedOption: an argument that would change the model and that this loader does not
+                support.
         """
+        given = {**kwargs, **named}
         for name in sorted(REFUSED & given.keys()):
             if given[name]:
                 raise UnsupportedOption(
-                    f"The option {name!r} is not carried out by this loader.",
-                    "Load with transformers itself, or leave the option out.",
+                    f"The option {name!r} is not supported by this loader.",
+                    "Leave the option out, or load the checkpoint with transformers.",
                 )
-        named = {name: value for name, value in given.items() if name in cls.names()}
-        rest = given.keys() - named.keys() - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
-        if given.get("dtype") is None and given.get("torch_dtype") is not None:
-            named["dtype"] = given["torch_dtype"]
-        return cls(**named, overrides={name: given[name] for name in given if name in rest})
+        options = {name: value for name, value in given.items() if name in cls.names()}
+        rest = given.keys() - options.keys() - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
+        asked, older = given.get("dtype"), given.get("torch_dtype")
+        if older is not None and (asked is None or asked is AUTO):
+            options["dtype"] = older
+        return cls(**options, overrides={name: given[name] for name in given if name in rest})
 
     @classmethod
     def names(cls) -> frozenset[str]:
         """The names of all options."""
         return frozenset(f.name for f in fields(cls)) - {"overrides"}
-
-
-def documented(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Show every option and its default in the signature of `function`."""
-    shown = list(inspect.signature(function).parameters.values())
-    options = [
-        inspect.Parameter(
-            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type
-        )
-        for f in fields(Options)
-        if f.name != "overrides"
-    ]
-    parameters = [*shown[:-1], *options, shown[-1].replace(name="overrides")]
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return function

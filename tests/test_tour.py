@@ -59,6 +59,12 @@ def test_the_tour_has_commands() -> None:
     assert commands()[0] == ("conformance fixture llama-f16-2 tour-llama", [])
 
 
+def test_the_files_that_the_tour_names_exist() -> None:
+    named = re.findall(r"`((?:reference_loader|tests)/[^`]+)`", TOUR.read_text("utf-8"))
+    assert len(named) >= 10
+    assert [name for name in named if not (TOUR.parents[1] / name).is_file()] == []
+
+
 def test_a_failing_command_fails_the_test(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AssertionError, match="no-such"):
         run("conformance explain no-such", capsys)

@@ -1,4 +1,4 @@
-"""What a loader must know of a model class."""
+"""`Architecture`: what a load needs to know about a model class; and the plain Llama's."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ Rename = Callable[[str], str]
 
 
 class Architecture:
-    """A model class with the config it is built from.
+    """A model class with its config.
+
+    The defaults of the methods are those of a class that has no special rules.
 
     Attributes:
-        model_class: what is built.
-        config: what it is built from; a copy, so the caller's is never modified (CFG-2).
-        base_prefix: the attribute under which a head model keeps its base model; "" for none.
-        declared_dtype: what the config declares: a dtype, its name, or None.
-        weights_name: the file that the config names as the weights, or None (RES-12).
+        model_class: the class to build.
+        config: a config object, or for `Llama` a dict; a copy, so the caller's is never modified
+            (CFG-2).
+        base_prefix: the attribute in which a head model keeps its base model (MAP-2, MAP-3), or "".
+        declared_dtype: the dtype that the config declares, its name, or None (DTY-12).
+        weights_name: the weight file that the config names, or None (RES-12).
     """
 
     model_class: type[nn.Module]
@@ -36,36 +39,46 @@ class Architecture:
     weights_name: str | None = None
 
     def construct(self) -> nn.Module:
-        """Call the model class."""
+        """Call the model class.
+
+        Raises:
+            BadConfig: the class does not accept the config.
+        """
         raise NotImplementedError
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Note in the config which dtype the model is built in (CFG-8)."""
+        """Record in the config the dtype in which the model is built (CFG-8)."""
 
     def kept_in_float32(self, model: nn.Module, dtype: torch.dtype) -> set[str]:
-        """Modules that stay in float32 though the model is built in `dtype` (DTY-9)."""
+        """Names of modules that stay in float32 in a model of `dtype` (DTY-9)."""
         return set()
 
     def key_mapping(self, model: nn.Module) -> Mapping[str, str]:
-        """Regular expressions and their replacements that the class names for checkpoint keys."""
+        """The class's own renames of stored keys: regular expression to replacement (MAP-6)."""
         return {}
 
     def renames(self, model: nn.Module) -> list[Rename]:
-        """The renames of checkpoint keys that are registered for the class."""
+        """The renames of stored keys that the library registers for the class."""
         return []
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
-        """Regular expressions of keys nobody needs to hear of when they are left over (MAP-5)."""
+        """Regular expressions of unexpected keys that are not reported (MAP-5, MAP-11)."""
         return set()
 
     def ignored_missing(self, model: nn.Module) -> set[str]:
-        """Regular expressions of keys nobody needs to hear of when they are missing."""
+        """Regular expressions of missing keys that are not reported (MAP-11)."""
         return set()
 
     def infer_device_map(
         self, model: nn.Module, mode: str, max_memory: Mapping[Any, Any] | None
     ) -> dict[str, Any]:
-        """The device map that accelerate makes of the budgets (PLC-5)."""
+        """The device map that accelerate computes from the budgets (PLC-5, PLC-6).
+
+        Args:
+            model: its parameters are on meta, in their final dtype.
+            mode: "auto", "balanced", "balanced_low_0" or "sequential".
+            max_memory: device to budget; None: the free memory.
+        """
         from accelerate.utils import get_balanced_memory, get_max_memory, infer_auto_device_map
 
         whole = sorted(getattr(model, "_no_split_modules", None) or ())
@@ -83,18 +96,22 @@ class Architecture:
         return dict(inferred)
 
     def initialiser(self, module: nn.Module) -> Callable[[nn.Module], object] | None:
-        """The function that initialises `module` and what is below it, if it brings one."""
+        """The module's own function that initialises it and its submodules, or None (MIS-1)."""
         return None
 
     def forget_tie(self, model: nn.Module, name: str) -> None:
-        """Note on the model that `name` is not tied after all."""
+        """Record on the model that `name` is not tied (TIE-4)."""
 
     def read_generation_config(self, model: Any, folder: Path | None, options: Options) -> None:
-        """Give a model that generates its generation config (CFG-4)."""
+        """Set the generation config of a model that generates (CFG-4).
+
+        Raises:
+            BadConfig, ConfigNotFound: the file is invalid (CFG-20) or malformed (CFG-14).
+        """
 
 
 class PlainLlama(Architecture):
-    """Our own Llama: needs no transformers."""
+    """`reference_loader.llama.Llama`; loading it does not import transformers."""
 
     def __init__(self, folder: Path | None, options: Options) -> None:
         self.model_class = options.model_class or Llama
@@ -106,14 +123,17 @@ class PlainLlama(Architecture):
         try:
             return Llama.from_config(self.config)
         except ValueError as cause:
-            raise BadConfig(f"The config makes no plain Llama: {cause}.") from cause
+            raise BadConfig(
+                f"The config is not valid for the plain Llama: {cause}.",
+                "Check that field of the config, or load with transformers' own class.",
+            ) from cause
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
         return {r"rotary_emb\.inv_freq"}
 
 
 def _plain_config(folder: Path | None, given: Any) -> dict[str, Any]:
-    """The config of a plain Llama: given as a mapping, an object or a folder, or else read."""
+    """The config of the plain Llama as a dict, from a mapping, an object or a folder (CFG-21)."""
     if isinstance(given, Mapping):
         return dict(given)
     if hasattr(given, "to_dict"):

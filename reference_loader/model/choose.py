@@ -1,4 +1,4 @@
-"""Which architecture a load is of: the plain Llama, or a model class of transformers."""
+"""Choosing the architecture: the plain Llama, or a model class of transformers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,26 @@ from reference_loader.options import Options
 def choose(
     source: str, folder: Path | None, model_args: tuple[Any, ...], options: Options
 ) -> Architecture:
-    """The architecture that the arguments, or else the config, ask for (CFG-5).
+    """The architecture of the model class that the options, or else the config, name (CFG-5).
+
+    Args:
+        source: recorded in the config as `name_or_path` (CFG-8).
+        folder: contains `config.json`, unless `options.config` replaces it.
+        model_args: positional arguments of the model class, after its config.
+        options: `model_class`, `config`, `attn_implementation`, `overrides`.
 
     Raises:
-        ConfigNotFound: no readable `config.json` and no config passed (CFG-6, CFG-7).
-        UnknownModelClass: the class cannot be told.
+        ConfigNotFound: `config.json` does not exist or is malformed (CFG-6, CFG-7).
+        BadConfig: the config class does not accept the fields (CFG-11).
+        UnknownArgument: a keyword argument fits neither config nor model (CFG-16).
+        UnknownModelClass: neither the options nor the config determine a class.
+        UnsupportedOption: the config asks for something that is not supported.
     """
     if options.model_class is not None and not isinstance(options.model_class, type):
-        raise UnknownModelClass(f"model_class={options.model_class!r} is no class.")
+        raise UnknownModelClass(
+            f"model_class={options.model_class!r} is not a class.",
+            "Pass a subclass of PreTrainedModel, an Auto class, or reference_loader.llama.Llama.",
+        )
     if options.model_class is not None and issubclass(options.model_class, Llama):
         return PlainLlama(folder, options)
     architecture = TransformersModel(folder, model_args, options)

@@ -1,7 +1,7 @@
-"""What transformers tells of a model class.
+"""`TransformersModel`: what the installed transformers says about a model class.
 
-The only file that imports transformers. Where its releases have differing interfaces, the
-difference ends here; what loading means never depends on a release.
+The only file that imports transformers. Where its releases have different interfaces, this file
+hides the difference; what a load means never depends on the release.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reference_loader.source.files import is_file
 
 
 class TransformersModel(Architecture):
-    """A `PreTrainedModel` of the installed transformers, or a subclass of the user's."""
+    """A `PreTrainedModel` of the installed transformers, or a user's subclass of one."""
 
     def __init__(self, folder: Path | None, model_args: tuple[Any, ...], options: Options) -> None:
         self.config, self._model_kwargs = _config(folder, options)
@@ -50,8 +50,10 @@ class TransformersModel(Architecture):
                 copy.deepcopy(self.config), *self._model_args, **self._model_kwargs
             )
         except ValueError as cause:
-            told = f"The config makes no {self.model_class.__name__}: {cause}"
-            raise BadConfig(told, "Check its fields and the arguments.") from cause
+            raise BadConfig(
+                f"{self.model_class.__name__} does not accept the config: {cause}",
+                "Check the fields of the config and the arguments of the model class.",
+            ) from cause
         _patch_output_recorders(model)
         return model
 
@@ -94,7 +96,7 @@ class TransformersModel(Architecture):
         return set(getattr(model, "_keys_to_ignore_on_load_missing", None) or ())
 
     def initialiser(self, module: nn.Module) -> Callable[[nn.Module], object] | None:
-        # Asked of the class first: a module takes its time to say that it lacks an attribute.
+        # The class first: `hasattr` of a module without the attribute is slow.
         known = hasattr(type(module), "_init_weights") or "_init_weights" in vars(module)
         return getattr(module, "_init_weights") if known else None  # noqa: B009  no type has it
 
@@ -112,30 +114,30 @@ class TransformersModel(Architecture):
 
 
 def _generates(model: Any) -> bool:
-    """Whether a model, or a class of models, generates; plain modules do not say."""
+    """Whether a model or a model class generates; plain modules do not."""
     return hasattr(model, "can_generate") and bool(model.can_generate())
 
 
 def _check_generation_config(folder: Path | None) -> None:
-    """Raise before the weights are read if `generation_config.json` is no JSON object (CFG-14)."""
+    """Raise before the weights are read if `generation_config.json` is malformed (CFG-14)."""
     name = "generation_config.json"
     if folder is not None and is_file(folder / name):
         read_config(folder, name)
 
 
 def _check_arguments(model_class: Any, *arguments: Any, **keywords: Any) -> None:
-    """Raise before anything is read if the model class does not take its arguments (CFG-16)."""
+    """Raise before weights are read if the model class rejects its arguments (CFG-16)."""
     try:
         inspect.signature(model_class).bind(*arguments, **keywords)
     except TypeError as cause:
         raise UnknownArgument(
-            f"{model_class.__name__} does not take what it is given: {cause}.",
-            "It is no option, and the config has no such field.",
+            f"{model_class.__name__} does not accept the arguments: {cause}.",
+            "Check the keyword: it is neither an option nor a field of the config.",
         ) from cause
 
 
 def _config(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]:
-    """The config and the arguments that are the model's own (CFG-3)."""
+    """The config, and the keyword arguments that are left for the model class (CFG-3)."""
     from transformers import PretrainedConfig
 
     overrides = dict(options.overrides)
@@ -158,20 +160,24 @@ def _read_transformers_config(
     reader = getattr(model_class, "config_class", None) or AutoConfig
     if reader is AutoConfig and "model_type" not in content:
         # Releases before 5.1 look for the name of a type in the path.
-        raise BadConfig(f"{folder / 'config.json'} has no model_type.", "Pass a `model_class`.")
+        raise BadConfig(
+            f"The file {folder / 'config.json'} has no model_type.", "Pass a `model_class`."
+        )
     try:
         config, rest = reader.from_pretrained(
             str(folder), return_unused_kwargs=True, local_files_only=True, **overrides
         )
-    except Exception as cause:  # each release checks its fields in its own way
-        told = f"{folder / 'config.json'} makes no {reader.__name__}: {cause}"
-        raise BadConfig(told, "Check its fields and the keyword arguments.") from cause
+    except Exception as cause:  # each release validates other fields
+        raise BadConfig(
+            f"{reader.__name__} does not accept the file {folder / 'config.json'}: {cause}",
+            "Check its fields and the keyword arguments.",
+        ) from cause
     _give_rope_its_old_names(config)
     return config, rest
 
 
 def _give_rope_its_old_names(config: Any) -> None:
-    """For releases before 5, which pass over `rope_parameters` (CFG-1)."""
+    """For releases before 5, which ignore `rope_parameters` (CFG-1)."""
     rope = vars(config).get("rope_parameters")
     if "rope_theta" in vars(config) and isinstance(rope, Mapping):
         config.rope_theta = rope.get("rope_theta", config.rope_theta)
@@ -179,7 +185,7 @@ def _give_rope_its_old_names(config: Any) -> None:
 
 
 def _model_class(asked: Any, config: Any) -> Any:
-    """The class asked for, or that an Auto class or else the config names (CFG-5)."""
+    """The class of the options, of the Auto class, or of the config (CFG-5, CFG-13)."""
     import transformers
     from transformers.models.auto.auto_factory import _get_model_class
 
@@ -189,7 +195,7 @@ def _model_class(asked: Any, config: Any) -> Any:
     if table is not None:
         if type(config) not in table:
             raise UnknownModelClass(
-                f"{asked.__name__} has no model of type {config.model_type!r}.",
+                f"{asked.__name__} has no class for the model_type {config.model_type!r}.",
                 "Pass another `model_class`.",
             )
         return _get_model_class(config, table)
@@ -198,7 +204,7 @@ def _model_class(asked: Any, config: Any) -> Any:
         if isinstance(found, type) and issubclass(found, nn.Module):
             return found
     raise UnknownModelClass(
-        f"The config's architectures={config.architectures!r} name no model of transformers.",
+        f"The config's architectures={config.architectures!r} names no class of transformers.",
         "Pass `model_class`.",
     )
 
@@ -207,8 +213,8 @@ def _refuse_unsupported(config: Any) -> None:
     for name in ("quantization_config",):
         if getattr(config, name, None):
             raise UnsupportedOption(
-                f"The config has {name!r}, which this loader does not carry out.",
-                "Load with transformers itself.",
+                f"The config has {name!r}, which is not supported by this loader.",
+                "Load the checkpoint with transformers.",
             )
 
 
@@ -218,7 +224,7 @@ def _dtype_field(config: Any) -> str:
 
 
 def _declared_dtype(config: Any) -> Any:
-    """What the config declares, the new name first; a release before 4.56 knows only the old."""
+    """The dtype that the config declares (CFG-10); releases before 4.56 have only the old name."""
     return vars(config).get("dtype") or getattr(config, _dtype_field(config), None)
 
 
@@ -231,7 +237,7 @@ def _patch_output_recorders(model: nn.Module) -> None:
 
 
 def _registered_renames(model: nn.Module) -> list[Rename]:
-    """Renames that 5.x keeps in a table; tensors that must be converted are refused."""
+    """The renames in the table of 5.x; a key that needs a conversion raises when it is renamed."""
     try:
         from transformers import conversion_mapping
         from transformers.core_model_loading import WeightRenaming
@@ -273,9 +279,9 @@ def _registered(entry: Any, model: nn.Module, only_renames: bool) -> Rename:
         renamed, pattern = entry.rename_source_key(key)
         if pattern is not None and not only_renames:
             raise UnsupportedOption(
-                f"{type(model).__name__} needs the stored tensor {key!r} converted, which this "
-                "loader does not do yet.",
-                "Load with transformers itself.",
+                f"{type(model).__name__} needs a conversion of the stored tensor {key!r}, which is "
+                "not supported by this loader.",
+                "Load the checkpoint with transformers.",
             )
         return str(renamed)
 
@@ -291,7 +297,9 @@ def _generation_config(model: nn.Module, folder: Path) -> Any:
         try:
             return GenerationConfig.from_pretrained(str(folder), **local)
         except ValueError as cause:  # each release checks other fields
-            raise BadConfig(f"{path} makes no generation config: {cause}") from cause
+            raise BadConfig(
+                f"GenerationConfig does not accept the file {path}: {cause}", "Check its fields."
+            ) from cause
     if not is_file(folder / "config.json"):
         return model.generation_config
     return GenerationConfig.from_pretrained(

@@ -1,1 +1,1 @@
-"""Where the files of a checkpoint are: a folder, the Hub, a shard index."""
+"""Locating the files of a checkpoint: a folder, the Hub, a shard index."""

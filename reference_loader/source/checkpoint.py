@@ -1,4 +1,4 @@
-"""Where the files of a checkpoint are, and which file wins."""
+"""Locating a checkpoint: its folder and the weight files to read (RES-1 to RES-14)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from reference_loader.source.weight_names import weight_names
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files chosen.
+    """The files of a checkpoint.
 
     Attributes:
-        folder: holds `config.json` and the weights; None for a state dict.
-        chosen: the weight file or the index that won.
+        folder: contains `config.json` and the weights; None for a state dict.
+        chosen: the weight file or the index to load.
         files: the weight files, in the order in which they are read.
         index: the shard index, or None for a single file.
-        why: why `chosen` won, in words.
+        why: the reason for `chosen`, as the plan prints it.
     """
 
     folder: Path | None
@@ -36,12 +36,19 @@ class Checkpoint:
 def open_folder(
     source: str | PathLike[str], subfolder: str, options: Options | None = None
 ) -> Path:
-    """The folder that holds the checkpoint; of a single file, the folder it lies in.
+    """The local folder of a checkpoint (RES-5, RES-6, RES-9, RES-14).
 
-    With `options`, what is not there and may be an id is fetched from the Hub.
+    Args:
+        source: a folder, a weight file, or a repository id.
+        subfolder: the folder inside `source`; not used for a weight file.
+        options: how to ask the Hub. None: a repository id is not looked up.
+
+    Returns:
+        The folder; for a weight file the one that contains it; for a repository id the folder of
+        its commit in the Hub's cache, after downloading what a load reads.
 
     Raises:
-        SourceNotFound: there is no such folder (RES-5).
+        SourceNotFound: the folder does not exist.
         LoadError: see `hub.fetch`.
     """
     folder = Path(source) / subfolder
@@ -53,11 +60,11 @@ def open_folder(
         from reference_loader.source.hub import fetch
 
         return fetch(str(source), options) / subfolder
-    raise SourceNotFound(f"{folder} is no folder.", "Check the path and `subfolder`.")
+    raise SourceNotFound(f"The folder {folder} does not exist.", "Check the path and `subfolder`.")
 
 
 def open_config(options: Options) -> Any:
-    """The option `config`, with the folder that the Hub's files lie in for an id.
+    """The option `config`, a repository id in it replaced by the folder of its config (CFG-21).
 
     Raises:
         LoadError: see `hub.fetch_config`.
@@ -71,30 +78,36 @@ def open_config(options: Options) -> Any:
 
 
 def may_be_id(source: str | PathLike[str]) -> bool:
-    """Whether the source is `name` or `owner/name`, and nothing on this machine."""
+    """Whether the source has the form of a repository id and does not exist locally.
+
+    Example:
+        >>> [may_be_id(source) for source in ("gpt2", "owner/name", "./gpt2", "/gpt2", "a/b/c")]
+        [True, True, False, False, False]
+    """
     text = str(source)
     local = Path(source).is_absolute() or Path(source).exists() or text.startswith((".", "~"))
     return bool(text) and not local and text.count("/") <= 1 and "\\" not in text
 
 
 def locate(folder: Path, options: Options, named: str | None = None) -> Checkpoint:
-    """Choose the weight files of `folder`.
+    """Choose the weight files of `folder` (RES-1 to RES-4, RES-7, RES-8).
 
     Args:
         folder: see `open_folder`.
         options: `variant`, `use_safetensors`.
-        named: the file that the config names as the weights, if it does (RES-12).
+        named: the weight file or index that the config names in `transformers_weights` (RES-12).
 
     Raises:
-        WeightsNotFound: none of the names looked for is there (RES-4).
-        BadOptions, UnsafePath: `named` is no safetensors, or leads out of the folder (RES-13).
+        WeightsNotFound: the folder contains none of the expected files (RES-4).
+        BadOptions, UnsafePath: `named` is not a safetensors file, or is outside the folder
+            (RES-13).
         BadIndex, UnsafePath, ShardNotFound: see `read_index`.
     """
     names = weight_names(options, named)
     chosen = next((folder / name for name in names if is_file(folder / name)), None)
     if chosen is None:
         raise WeightsNotFound(
-            f"{folder} holds no weights; looked for {', '.join(names)}.",
+            f"The folder {folder} contains no weights; expected one of {', '.join(names)}.",
             "Check the folder, `subfolder`, `variant` and `use_safetensors`.",
         )
     tried = names[: names.index(chosen.relative_to(folder).as_posix()) + 1]
@@ -112,5 +125,5 @@ def of_file(chosen: Path, why: str) -> Checkpoint:
 
 
 def of_state_dict() -> Checkpoint:
-    """The checkpoint that is a state dict in memory (RES-10)."""
+    """The checkpoint of a state dict in memory (RES-10)."""
     return Checkpoint(None, STATE_DICT, (STATE_DICT,), None, "the state dict given")

@@ -1,4 +1,4 @@
-"""Reading a file of a checkpoint, whoever wrote it and whatever lies in its place."""
+"""Opening files of a checkpoint and parsing their JSON, with untrusted content in mind."""
 
 from __future__ import annotations
 
@@ -9,63 +9,66 @@ from typing import Any, BinaryIO
 
 from reference_loader.errors import Unreadable
 
-# The limit of safetensors for a header; a longer table of names is an attack or a damage.
+# The limit that safetensors sets for a header. A larger JSON file is damaged or an attack.
 LONGEST_TABLE = 100_000_000
 
-# Stands where the file of a stored tensor stands, for a state dict in memory.
+# Used as the file name of the tensors of a state dict.
 STATE_DICT = Path("(state_dict)")
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file; False also for a name that no file can have."""
-    return os.path.isfile(path)  # noqa: PTH113  what the system refuses raises in a Path's own
+    """Whether the path is a regular file; False also for names that the system rejects."""
+    return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises for a rejected name
 
 
 def opened(path: Path) -> BinaryIO:
-    """The file, to be read.
+    """The file, opened for reading.
 
     Raises:
-        Unreadable: the system does not let it be opened (FMT-18).
+        Unreadable: the system denies it (FMT-18).
     """
     try:
         return path.open("rb")
     except OSError as cause:
-        raise Unreadable(f"{path} cannot be read: {cause.strerror}.", "See its mode.") from cause
+        raise Unreadable(
+            f"The file {path} cannot be read: {cause.strerror}.", "Check the file's permissions."
+        ) from cause
 
 
 def read_object(path: Path, **options: Any) -> dict[str, Any]:
-    """A file that holds one JSON object; `options` are those of `json.loads`.
+    """The JSON object in a file; `options` are those of `json.loads`.
 
     Raises:
         Unreadable: see `opened`.
-        ValueError: it holds anything else.
+        ValueError: the file is too large, or see `parse_object`. It says what is wrong and leaves
+            it to the caller to name the file.
     """
     with opened(path) as file:
         if path.stat().st_size > LONGEST_TABLE:
-            raise ValueError(f"it has more than {LONGEST_TABLE:,} bytes")
+            raise ValueError(f"it is larger than {LONGEST_TABLE:,} bytes")
         return parse_object(file.read(LONGEST_TABLE), **options)
 
 
 def parse_object(content: bytes, **options: Any) -> dict[str, Any]:
-    """JSON in UTF-8 that is an object.
+    """The JSON object in UTF-8 text.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: the content is not UTF-8, not JSON, nested too deeply, or not an object.
     """
     try:
         parsed = json.loads(content.decode(), **options)
     except RecursionError as cause:
-        raise ValueError("it is nested too deep") from cause
+        raise ValueError("its JSON is nested too deeply") from cause
     if not isinstance(parsed, dict):
-        raise ValueError("it holds no JSON object")
+        raise ValueError("it is not a JSON object")
     return parsed
 
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; raises ValueError for a name that stands twice."""
+    """A JSON object from its pairs; raises ValueError for a duplicate name (IDX-12)."""
     table: dict[str, Any] = {}
     for name, value in pairs:
         if name in table:
-            raise ValueError(f"{name!r} stands twice")
+            raise ValueError(f"the name {name!r} appears twice")
         table[name] = value
     return table

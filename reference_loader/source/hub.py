@@ -1,8 +1,8 @@
-"""A repository on the Hub: the files that a load will read, in the cache, all of one commit.
+"""Downloading the files of a Hub repository that a load reads, all of one commit.
 
-Everything that touches the network or the cache is done by `huggingface_hub`: here is decided only
-what to ask it for, and what its errors mean. No release of it is preferred: those with `requests`
-and those with `httpx` differ in what they raise, and end here as the same `LoadError`.
+`huggingface_hub` does everything that touches the network or the cache. This file decides which
+files to ask it for and turns its errors into a `LoadError`. Its releases differ in what they raise,
+some with `requests` and some with `httpx`; the `LoadError` is the same.
 """
 
 from __future__ import annotations
@@ -31,43 +31,46 @@ from reference_loader.source.weight_names import weight_names
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 
-# How often a file is asked for if its connection breaks; each time it goes on where it was cut.
-# Clients from 1.0 on do so themselves, an older one only for some ways of being cut.
+# How often a file is requested if its connection breaks; each attempt resumes the download.
+# huggingface_hub from 1.0 on retries by itself, older releases only after some failures.
 ATTEMPTS = 3
 
 
 def fetch(source: str, options: Options) -> Path:
-    """The snapshot folder of a repository, with all that a load will read.
+    """Download what a load reads and return the folder of the commit (RES-14 to RES-20).
 
-    These are the config, the generation config, and the weights that win; of an index, the shards
-    that it names. What the cache holds is not downloaded again, unless `force_download` says so.
-    The revision is resolved once, so that all files are of one commit.
+    These files are the config, the generation config, and the weight file to load or the index with
+    its shards. Cached files are not downloaded again, unless `force_download` is set. The revision
+    is resolved once, so that all files come from one commit.
 
     Args:
-        source: the id of the repository.
-        options: `subfolder`, `variant`, `use_safetensors`, `config`, and how to ask: `revision`,
-            `cache_dir`, `token`, `local_files_only`, `force_download`.
+        source: the repository id.
+        options: `subfolder`, `variant`, `use_safetensors`, `config` say which files; `revision`,
+            `cache_dir`, `token`, `local_files_only`, `force_download` say how to ask.
 
     Returns:
-        The folder of the commit; `subfolder` is inside it.
+        The folder of the commit in the cache; it contains `subfolder`.
 
     Raises:
-        SourceNotFound: no id, or no such repository, or a private one and no token for it.
+        SourceNotFound: the id is invalid, or the repository does not exist or is not visible with
+            this token.
         RevisionNotFound: the repository has no such branch, tag or commit.
-        AccessRefused: the repository is there, and not for this token.
+        AccessRefused: the token gives no access to the repository.
         ConfigNotFound, WeightsNotFound, ShardNotFound: the commit has no such file.
-        NotInCache: offline, and a file that is needed is not in the cache.
-        DownloadFailed: the Hub cannot be reached or fails, or the connection broke.
+        NotInCache: offline, and a required file is not in the cache.
+        DownloadFailed: the Hub is unreachable or reports an error, or the connection broke.
         BadIndex, UnsafePath: see `parse_index`.
     """
     state = _State(source, options, options.revision or "main")
     if options.force_download and state.offline:
         raise NotInCache(
-            f"The {state.what()} shall be downloaded anew, and the Hub must not be asked.",
-            "Leave out `force_download`, or `local_files_only` and HF_HUB_OFFLINE.",
+            f"`force_download` cannot download the {state.what()} again, because requests to the "
+            "Hub are disabled.",
+            "Leave out `force_download`, or enable requests: no `local_files_only`, no "
+            "HF_HUB_OFFLINE.",
         )
     named = _config(state)
-    with suppress(NotInCache):  # what is not there offline may not be there at all
+    with suppress(NotInCache):  # it is optional, and may not exist at all
         state.get(GENERATION)
     name, chosen = _weights(state, weight_names(options, named))
     folder = state.folder(name, chosen)
@@ -77,7 +80,7 @@ def fetch(source: str, options: Options) -> Path:
 
 
 def fetch_config(source: str, options: Options) -> Path:
-    """The folder of a repository's config, where that is given by an id of its own.
+    """Download `config.json` alone and return its folder, for an id as the option `config`.
 
     Args, Raises: see `fetch`.
     """
@@ -89,18 +92,18 @@ def fetch_config(source: str, options: Options) -> Path:
 
 
 def _shards(state: _State, index: Path, base: Path) -> None:
-    """Get the shards that the index names, and no other."""
+    """Download the shards that the index names, and no other file."""
     for shard in parse_index(index).shards:
         name = shard.relative_to(base).as_posix()
         if state.get(name) is None:
             raise ShardNotFound(
                 f"The index {index.name!r} names a shard, but there is no {state.what(name)}.",
-                "Ask the repository's owner to upload the shard.",
+                "Ask the owner of the repository to upload the shard.",
             )
 
 
 def _config(state: _State) -> str | None:
-    """Get the config, which tells the commit, and the weight file that it names, if it does."""
+    """Download the config, which fixes the commit; return the weight file it names, if any."""
     given = state.options.config
     try:
         path = state.get(CONFIG)
@@ -118,7 +121,7 @@ def _config(state: _State) -> str | None:
 
 
 def _weights(state: _State, names: list[str]) -> tuple[str, Path]:
-    """The first of the names that the commit has."""
+    """Download the first of `names` that the commit has; return that name and the file."""
     unknown: list[str] = []
     for name in names:
         try:
@@ -131,20 +134,20 @@ def _weights(state: _State, names: list[str]) -> tuple[str, Path]:
     if unknown:
         raise state.not_in_cache(*unknown)
     raise WeightsNotFound(
-        f"There are no weights in the {state.what()}; looked for {', '.join(names)}.",
+        f"The {state.what()} contains no weights; expected one of {', '.join(names)}.",
         "Check the repository, `subfolder`, `revision`, `variant` and `use_safetensors`.",
     )
 
 
 @dataclass
 class _State:
-    """One state of a repository, whose files are asked for one at a time.
+    """A repository at one revision, whose files are requested one at a time.
 
     Attributes:
         repository: its id.
         options: how to ask.
-        revision: what to ask for: the revision given, and once it is known its commit, so that a
-            push in between does not mix two states.
+        revision: the revision to ask for: the option, then its commit once that is known. So a push
+            during the load cannot mix two commits (RES-15).
     """
 
     repository: str
@@ -153,13 +156,13 @@ class _State:
 
     @property
     def offline(self) -> bool:
-        """Whether the Hub must not be asked."""
+        """Whether requests to the Hub are disabled."""
         from huggingface_hub import constants
 
         return bool(self.options.local_files_only or constants.HF_HUB_OFFLINE)
 
     def get(self, name: str) -> Path | None:
-        """A file in the cache, downloaded if need be; None if the commit has none of that name.
+        """The file in the cache, downloaded if necessary; None if the commit does not have it.
 
         Raises:
             LoadError: see `fetch`.
@@ -171,11 +174,11 @@ class _State:
             if self._known_to_be_absent(inside):
                 return None
             path = _download(self, inside)
-        except Exception as cause:  # each network library has a family of its own
+        except Exception as cause:  # each network library has its own exceptions
             if isinstance(cause, EntryNotFoundError) and not isinstance(
                 cause, LocalEntryNotFoundError
             ):
-                # The answer "no such file" also says in which commit.
+                # The response "no such file" also names the commit.
                 self._pin(cause.response.headers.get("X-Repo-Commit"))
                 return None
             raise _meaning(cause, self, name) from cause
@@ -187,20 +190,20 @@ class _State:
         return path.parents[len(PurePosixPath(self._inside(name)).parts) - 1]
 
     def what(self, name: str = "") -> str:
-        """What was asked for, in words."""
-        told = f"repository {self.repository!r} at revision {self.options.revision or 'main'!r}"
+        """The repository, or a file in it, as an error message names it."""
+        whole = f"repository {self.repository!r} at revision {self.options.revision or 'main'!r}"
         if name:
-            return f"file {self._inside(name)!r} in the {told}"
-        return (
-            f"folder {self.options.subfolder!r} of the {told}" if self.options.subfolder else told
-        )
+            return f"file {self._inside(name)!r} in the {whole}"
+        subfolder = self.options.subfolder
+        return f"folder {subfolder!r} of the {whole}" if subfolder else whole
 
     def not_in_cache(self, *names: str) -> NotInCache:
         """The error for files that would have to be downloaded."""
         why = "`local_files_only`" if self.options.local_files_only else "offline mode"
         files = " or ".join(repr(self._inside(name)) for name in names)
         return NotInCache(
-            f"The cache has no {files} of the {self.what()}, and {why} forbids to ask the Hub.",
+            f"The cache does not contain {files} of the {self.what()}, and {why} disables requests "
+            "to the Hub.",
             "Load it once without `local_files_only` and HF_HUB_OFFLINE, or check `cache_dir`.",
         )
 
@@ -211,7 +214,7 @@ class _State:
         self.revision = commit or self.revision
 
     def _known_to_be_absent(self, inside: str) -> bool:
-        """Whether it was asked for before; what a commit has not, it never gets."""
+        """Whether the cache records that the commit, which never changes, lacks the file."""
         from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
         if self.options.force_download or not re.fullmatch("[0-9a-f]{40}", self.revision):
@@ -223,7 +226,7 @@ class _State:
 
 
 def _download(state: _State, inside: str) -> Path:
-    """Let the library find or download a file; its progress bar shows on a terminal only."""
+    """Have `huggingface_hub` find or download a file, and retry after a broken connection."""
     from huggingface_hub import hf_hub_download
 
     options, attempt = state.options, 1
@@ -247,12 +250,12 @@ def _download(state: _State, inside: str) -> Path:
 
 
 def _was_cut(cause: OSError) -> bool:
-    """A broken connection: neither an answer that the client understood nor a full disk."""
+    """Whether the connection broke, as opposed to an answer of the Hub or a full disk."""
     return cause.errno is None and not type(cause).__module__.startswith("huggingface_hub")
 
 
 def _meaning(cause: Exception, state: _State, name: str) -> LoadError:
-    """What an error of the library says of the load."""
+    """The `LoadError` for an exception of `huggingface_hub` or of its network library."""
     from huggingface_hub import errors
 
     where = state.what(name)
@@ -260,31 +263,32 @@ def _meaning(cause: Exception, state: _State, name: str) -> LoadError:
         return state.not_in_cache(name)
     if isinstance(cause, errors.HFValidationError):
         return SourceNotFound(
-            f"{state.repository!r} is no folder and no id of a repository: {_told(cause)}.",
-            "Check the path; an id is `name` or `owner/name`.",
+            f"{state.repository!r} is neither an existing folder nor a repository id: "
+            f"{_one_line(cause)}.",
+            "Check the path. A repository id is `name` or `owner/name`.",
         )
-    # The library says "not in the cache" too where the Hub failed, and why in the cause.
-    told = isinstance(cause, (errors.LocalEntryNotFoundError, ValueError))
-    if told and isinstance(cause.__cause__, Exception):
+    # The library raises "not in the cache" also where the Hub failed; the reason is the cause.
+    wrapped = isinstance(cause, (errors.LocalEntryNotFoundError, ValueError))
+    if wrapped and isinstance(cause.__cause__, Exception):
         return _meaning(cause.__cause__, state, name)
     return _answered(cause, where)
 
 
 def _answered(cause: Exception, where: str) -> LoadError:
-    """What the Hub's own answer says, if it gave one."""
+    """The `LoadError` for the Hub's answer, or for the lack of one."""
     from huggingface_hub import errors
 
     if isinstance(cause, (errors.GatedRepoError, errors.LocalTokenNotFoundError)):
         return _refused(cause, where)
     if isinstance(cause, errors.RepositoryNotFoundError):
         return SourceNotFound(
-            f"There is no {where}: no folder and no repository of that name can be seen.",
+            f"There is no {where}: no local folder and no visible repository has that name.",
             "Check the id. If the repository is private, pass `token` or run `hf auth login`.",
         )
     if isinstance(cause, errors.RevisionNotFoundError):
         return RevisionNotFound(
             f"There is no {where}: the repository has no such revision.",
-            "Check `revision`: a branch, a tag, or a whole commit id.",
+            "Check `revision`: a branch, a tag, or a full commit id.",
         )
     if isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in (401, 403):
         return _refused(cause, where)
@@ -293,19 +297,19 @@ def _answered(cause: Exception, where: str) -> LoadError:
 
 def _refused(cause: Exception, where: str) -> AccessRefused:
     return AccessRefused(
-        f"Access to the {where} is refused: {_told(cause)}.",
-        "Ask for access on the repository's page, then pass `token` or run `hf auth login`.",
+        f"Access to the {where} is denied: {_one_line(cause)}.",
+        "Request access on the page of the repository, then pass `token` or run `hf auth login`.",
     )
 
 
 def _failed(cause: Exception, where: str) -> DownloadFailed:
     return DownloadFailed(
-        f"The {where} could not be downloaded: {_told(cause)}.",
-        "Check the connection and the disk, and try again: what is complete is kept.",
+        f"The {where} could not be downloaded: {_one_line(cause)}.",
+        "Check the connection and the free disk space, and try again. Complete files are kept.",
     )
 
 
-def _told(cause: Exception) -> str:
-    """An error of the library in one line."""
+def _one_line(cause: Exception) -> str:
+    """The class and the first line of an exception."""
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[0].rstrip('. ')}" if lines else type(cause).__name__

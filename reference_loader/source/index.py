@@ -1,4 +1,4 @@
-"""The shard index, read and checked."""
+"""Reading and checking a shard index, `*.index.json` (IDX-1 to IDX-13)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SAFE = ".safetensors"
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Which shard holds which key.
+    """A shard index.
 
     Attributes:
         path: the index file.
-        shard_of: checkpoint key to the path of the shard that holds it.
-        total_size: bytes of all tensors as the index claims, or None.
+        shard_of: stored key to the path of its shard.
+        total_size: the bytes of all tensors as the index states, or None; not relied on (IDX-10).
     """
 
     path: Path
@@ -30,37 +30,42 @@ class ShardIndex:
 
     @property
     def shards(self) -> tuple[Path, ...]:
-        """Every shard once, by name."""
+        """Every shard once, in order of name."""
         return tuple(sorted(set(self.shard_of.values())))
 
 
 def read_index(path: Path) -> ShardIndex:
-    """Read `*.index.json`, whose shards must be there.
+    """Read an index and check that its shards exist.
 
     Raises:
         BadIndex, UnsafePath: see `parse_index`.
-        BadIndex: a shard of safetensors is of another kind (IDX-13).
-        ShardNotFound: a shard is not there (IDX-6).
+        BadIndex: a safetensors index names a file of another format (IDX-13).
+        ShardNotFound: a shard does not exist (IDX-6).
     """
     index = parse_index(path)
     for shard in index.shards:
         if not is_file(shard):
             raise ShardNotFound(
-                f"The index {path} names the shard {shard.name!r}, but {shard} is no file.",
+                f"The index {path} names the shard {shard.name!r}, but {shard} does not exist.",
                 "Download or copy the shard again.",
             )
         if SAFE in path.name and shard.suffix != SAFE:
-            raise BadIndex(f"The index {path} names {shard.name!r}, which is no safetensors.")
+            raise BadIndex(
+                f"The index {path} names {shard.name!r}, which is not a safetensors file.",
+                "Save the checkpoint again in one format.",
+            )
     return index
 
 
 def parse_index(path: Path) -> ShardIndex:
-    """Read `*.index.json`; its shards may be elsewhere yet.
+    """Read an index whose shards need not exist yet.
 
     Raises:
-        BadIndex: no JSON object, a key twice, or without a usable `metadata` or `weight_map`
-            (IDX-4, IDX-5, IDX-12).
-        UnsafePath: a shard's name leads out of the folder (IDX-9).
+        BadIndex: the file is not a JSON object, lists a key twice, maps a key to something other
+            than a file name, or lacks a valid `metadata` or `weight_map` (IDX-4, IDX-5, IDX-11,
+            IDX-12).
+        UnsafePath: a shard is outside the folder (IDX-9).
+        Unreadable: the system denies reading the file (FMT-18).
     """
     content = _parse(path)
     metadata = _table(path, content, "metadata")
@@ -77,32 +82,40 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         return read_object(path, object_pairs_hook=without_duplicates)
     except ValueError as cause:
-        raise BadIndex(f"The index {path} is not usable: {cause}.", "Download it again.") from cause
+        raise BadIndex(f"The index {path} is malformed: {cause}.", "Download it again.") from cause
 
 
 def _table(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
     table = content.get(name)
     if not isinstance(table, dict) or (name == "weight_map" and not table):
         raise BadIndex(
-            f"The index {path} has no usable {name!r}.",
-            "An index holds the objects 'metadata' and 'weight_map'.",
+            f"The index {path} has no valid {name!r}.",
+            "Save the checkpoint again: an index needs the objects 'metadata' and 'weight_map'.",
         )
     return table
 
 
 def _shard(path: Path, key: str, name: object) -> Path:
     if not isinstance(name, str) or not name:
-        raise BadIndex(f"The index {path} gives no file name for the key {key!r}.")
+        raise BadIndex(
+            f"The index {path} maps the key {key!r} to {name!r}, which is not a file name.",
+            "Save the checkpoint again, or correct the index.",
+        )
     if leads_outside(name):
         raise UnsafePath(
-            f"The index {path} puts {key!r} in {name!r}, which leads out of the folder.",
-            "Do not trust this checkpoint.",
+            f"The index {path} maps the key {key!r} to {name!r}, which is outside its folder.",
+            "Do not load this checkpoint unless you trust its author.",
         )
     return path.parent / name
 
 
 def leads_outside(name: str) -> bool:
-    """Whether a file's name leads out of the folder it is relative to, on any system (IDX-9)."""
+    r"""Whether a relative file name points outside its folder, on any system (IDX-9).
+
+    Example:
+        >>> [leads_outside(name) for name in ("a/b.bin", "../b.bin", "/b.bin", r"C:\b.bin")]
+        [False, True, True, True]
+    """
     return any(
         kind.anchor or ".." in kind.parts for kind in (PurePosixPath(name), PureWindowsPath(name))
     )

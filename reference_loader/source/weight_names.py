@@ -1,4 +1,4 @@
-"""Which files of a folder may hold the weights, in the order in which they are looked for."""
+"""The names of weight files, in the order in which a load looks for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def weight_names(options: Options, named: str | None = None) -> list[str]:
-    """The files that may be the weights, the first that is there wins; see `locate`."""
+    """File names, of which the first that exists is loaded (RES-1 to RES-3, RES-7, RES-8, RES-12).
+
+    Args:
+        options: `variant`, `use_safetensors`.
+        named: the config's `transformers_weights`; if given, the only name.
+
+    Raises:
+        BadOptions, UnsafePath: `named` is not a safetensors file, or is outside the folder
+            (RES-13).
+
+    Example:
+        >>> weight_names(Options(variant="fp16", use_safetensors=True))
+        ['model.fp16.safetensors', 'model.safetensors.index.fp16.json']
+    """
     if named is not None:
         return [_checked(named)]
     candidates = _candidates(options.use_safetensors)
@@ -22,13 +35,13 @@ def weight_names(options: Options, named: str | None = None) -> list[str]:
 def _checked(named: str) -> str:
     if not named.endswith((".safetensors", ".safetensors.index.json")):
         raise BadOptions(
-            f"The config's transformers_weights={named!r} names no safetensors.",
-            "It must end in .safetensors or .safetensors.index.json.",
+            f"The config's transformers_weights={named!r} does not name a safetensors file.",
+            "Set it to a name that ends in .safetensors or .safetensors.index.json.",
         )
     if leads_outside(named):
         raise UnsafePath(
-            f"The config's transformers_weights={named!r} leads out of the folder.",
-            "Do not trust this checkpoint.",
+            f"The config's transformers_weights={named!r} points outside the checkpoint folder.",
+            "Do not load this checkpoint unless you trust its author.",
         )
     return named
 

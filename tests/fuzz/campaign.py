@@ -17,13 +17,13 @@ import atheris  # type: ignore[import-not-found]  # of a campaign only
 with atheris.instrument_imports(include=["reference_loader", "json"], enable_loader_override=False):
     import json  # noqa: F401
 
-    from fuzz_readers import LARGEST, READERS, Finding, Fuzzed
-
     import reference_loader  # noqa: F401
+    from tests.fuzz.fuzz_readers import LARGEST, READERS, Finding, Fuzzed
 
-from fuzz_seeds import seeds
 from torch._weights_only_unpickler import Unpickler
 from transformers.utils import logging
+
+from tests.fuzz.fuzz_seeds import seeds
 
 DICTIONARY = Path(__file__).with_name("json.dict")
 

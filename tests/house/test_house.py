@@ -35,6 +35,7 @@ from tests.house.rules import (
 # one another and do not import each other.
 LEVELS: dict[str, Levels] = {
     "reference_loader": (
+        ("api",),
         ("load",),
         ("fill", "report"),
         ("plan",),

@@ -5,6 +5,7 @@ CFG-6, CFG-7, DTY-5, DTY-6, FMT-1, FMT-2, IDX-4 to IDX-6, IDX-9, MAP-7, MIS-4, R
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
 import re
@@ -194,6 +195,30 @@ def test_message_and_hint_survive_text_and_pickle(error: type[LoadError]) -> Non
         assert (type(one), one.message, one.hint) == (error, "F holds no K.", "Mend it.")
         assert str(one) == "F holds no K. Hint: Mend it."
     assert str(error("Alone.")) == "Alone."
+
+
+# Where every error has a hint; a folder or file is added here once its errors do.
+HINTED = ("source", "model", "options.py", "load.py")
+NAMES = {error.__name__ for error in CLASSES}
+
+
+def without_hint(source: str) -> list[str]:
+    """The calls that make a `LoadError` and pass no hint, as they are written."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    made = [call for call in calls if getattr(call.func, "id", "") in NAMES]
+    return [ast.unparse(call) for call in made if len(call.args) + len(call.keywords) < 2]
+
+
+@pytest.mark.parametrize("name", HINTED)
+def test_every_error_has_a_hint(name: str) -> None:
+    there = Path(errors.__file__).parent / name
+    for path in [there] if there.is_file() else there.glob("**/*.py"):
+        assert without_hint(path.read_text("utf-8")) == [], path
+
+
+def test_an_error_without_a_hint_is_noticed() -> None:
+    assert without_hint("raise BadIndex(f'{path} is malformed.')") != []
+    assert without_hint("raise BadIndex('It is malformed.', 'Save it again.')") == []
 
 
 def test_the_cause_is_kept(checkpoint: Any) -> None:

@@ -375,7 +375,7 @@ def test_offline_and_not_in_the_cache(
     world.requests.clear()
     names(offline(refused, "org/tiny"), "model-00001-of-00002.safetensors")
     names(offline(refused, "org/tiny", revision="v1"), CONFIG, "'v1'")
-    names(offline(refused, "org/tiny", force_download=True), "anew")
+    names(offline(refused, "org/tiny", force_download=True), "force_download")
     assert not world.requests
 
 

@@ -171,7 +171,7 @@ def test_a_shard_of_another_kind_is_refused_before_it_is_opened(tmp_path: Path) 
 
 def test_a_key_twice_is_refused_by_name(tmp_path: Path) -> None:
     """IDX-12."""
-    with pytest.raises(BadIndex, match="'k' stands twice"):
+    with pytest.raises(BadIndex, match="'k' appears twice"):
         read_index(written(tmp_path, b'{"metadata": {}, "weight_map": {"k": "a", "k": "b"}}'))
 
 
