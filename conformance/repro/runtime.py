@@ -1,17 +1,17 @@
-"""What the script of `conformance repro` carries along: what a load left, as places with values.
+"""What a load left, as places with values: functions that the script of `conformance repro` holds.
 
-A place is a prefix, as in `dtype of`, and a name. The command takes what it expects by the same
-functions as the script takes what it finds.
+A place is a prefix, as in `dtype of`, and a name. The command notes what it expects with the same
+functions with which the script notes what it finds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from conformance.observe.observe import (
+from conformance.observe.facts import (
     model_of,
     observe_config,
     observe_device_map,
@@ -21,6 +21,7 @@ from conformance.observe.observe import (
     observe_tensors,
 )
 from conformance.observe.outputs import observe_outputs
+from conformance.world.threads import how_it_differs
 
 Places = dict[str, dict[str, Any]]
 
@@ -64,7 +65,7 @@ def info_places(info: Mapping[str, Mapping[str, Any]] | None) -> Places:
 
 
 def dict_places(prefix: str, found: Mapping[str, Any] | None) -> Places:
-    """What a dict says that a model may not have."""
+    """The entries of a dict that a model may lack."""
     return {prefix: {"(all)": None} if found is None else dict(found)}
 
 
@@ -84,7 +85,7 @@ def info_found(result: Any) -> Places:
 
 
 def config_found(result: Any, passed: Mapping[str, str]) -> Places:
-    """Of what a load returned: the config; `passed` says what became of one that was given."""
+    """Of what a load returned: the config; `passed` says whether one that was given changed."""
     return dict_places("config field", observe_config(model_of(result)) | dict(passed))
 
 
@@ -117,8 +118,14 @@ def config_with(model_class: Any, folder: str, changes: Mapping[str, Any]) -> An
     return config
 
 
+def threads_found(threads: Sequence[Mapping[str, Any]]) -> str:
+    """The first of several loads at once that differs from the load alone, and how."""
+    told = [f"thread {t['thread']} of {t['of']}: {how_it_differs(t)}" for t in threads]
+    return next((text for text in told if not text.endswith(": ")), "as alone")
+
+
 def refusal(wanted: str, names: tuple[str, ...], error: BaseException | None) -> list[Places]:
-    """What is expected of a load that is to raise `wanted`, or "nothing"; and what came."""
+    """What is expected of a load that must raise `wanted`, or "nothing"; and what it raised."""
     types = ["nothing"] if error is None else [each.__name__ for each in type(error).__mro__]
     raised = wanted if wanted in types else types[0] if error is None else f"{types[0]}: {error}"
     expected: Places = {"raised": {"by the load": wanted}}
