@@ -35,7 +35,6 @@ from conformance.cases.case import (
     StoredStateDict,
     Torch,
 )
-from conformance.observe.details import observe_details
 from conformance.observe.facts import (
     model_of,
     observe_config,
@@ -50,6 +49,7 @@ from conformance.observe.facts import (
 from conformance.observe.float64 import accuracy
 from conformance.observe.loaders import Loader
 from conformance.observe.outputs import observe_logits, observe_outputs
+from conformance.observe.tensor_details import observe_details
 from conformance.results.records import Observation
 from conformance.world.hub_world import Served, commit_id, sourced
 from conformance.world.mapped_files import mapped, watched

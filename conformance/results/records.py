@@ -31,7 +31,7 @@ class Observation:
         state: the state of the process, before and after; what was left in the offload folder.
         asked: the requests to the Hub: file to bytes of its content that were sent.
         details: name to the facts of a tensor that only absolute checks read, as
-            `details.observe_details` says.
+            `tensor_details.observe_details` says.
         logits: every logit, where the case is about them (OUT-2); or None.
         threads: what each of several loads at once did, as `threads.load_in_threads` says.
         mappings: how many mappings of the checkpoint's files are left (MEM-2); or None.

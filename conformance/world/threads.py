@@ -34,10 +34,9 @@ class Gathering:
         self.arrived: list[int] = []
         self._finished: set[int] = set()
 
-    def meet(self) -> None:
+    def meet(self, me: int) -> None:
         """Wait until all have arrived, then until those that arrived earlier have finished."""
         with self._changed:
-            me = threading.get_ident()
             if self._free or me in self.arrived:
                 return
             place = len(self.arrived)
@@ -46,10 +45,10 @@ class Gathering:
             self._wait(lambda: len({*self.arrived, *self._finished}) == self._expected)
             self._wait(lambda: self._finished.issuperset(self.arrived[:place]))
 
-    def finish(self) -> None:
+    def finish(self, me: int) -> None:
         """Note that this thread's load has ended."""
         with self._changed:
-            self._finished.add(threading.get_ident())
+            self._finished.add(me)
             self._changed.notify_all()
 
     def _wait(self, until: Callable[[], bool]) -> None:
@@ -61,7 +60,8 @@ class Gathering:
                 self._changed.notify_all()
 
 
-# The gathering that a thread belongs to: the model's constructor takes no argument for it.
+# The gathering that a thread belongs to and its number there: the model's constructor takes no
+# argument for them. Not the identity of the thread: the next one has it again once a thread ends.
 _mine = threading.local()
 
 
@@ -69,7 +69,7 @@ def meet() -> None:
     """Wait for the other loads of the trial; without effect in a load that runs alone."""
     gathering: Gathering | None = getattr(_mine, "gathering", None)
     if gathering is not None:
-        gathering.meet()
+        gathering.meet(_mine.number)
 
 
 def load_in_threads(
@@ -118,22 +118,22 @@ def _together(count: int, load: Callable[[], Any]) -> list[Any]:
     gathering = Gathering(count)
     results: dict[int, Any] = {}
 
-    def run() -> None:
-        _mine.gathering = gathering
+    def run(number: int) -> None:
+        _mine.gathering, _mine.number = gathering, number
         try:
-            results[threading.get_ident()] = load()
+            results[number] = load()
         except Exception as exception:
-            results[threading.get_ident()] = exception
+            results[number] = exception
         finally:
-            gathering.finish()
+            gathering.finish(number)
 
-    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    late = [thread for thread in results if thread not in gathering.arrived]
-    return [results[thread] for thread in (*gathering.arrived, *late)]
+    late = [number for number in results if number not in gathering.arrived]
+    return [results[number] for number in (*gathering.arrived, *late)]
 
 
 def _against(alone: Facts, result: Any, facts: Callable[[Any], Facts]) -> dict[str, Any]:
