@@ -1,4 +1,4 @@
-"""Two observations to the divergences between them: a pure function."""
+"""From two observations to the divergences between them: a pure function."""
 
 from __future__ import annotations
 

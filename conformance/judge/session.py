@@ -40,7 +40,7 @@ class Session:
 
     @property
     def judged(self) -> Judged:
-        """Whose verdicts it gives."""
+        """The judged loader, for `verdict`."""
         return Judged(self.loader_name, self.release, self.target)
 
 
@@ -102,7 +102,7 @@ def rerun(case: Case, session: Session) -> str:
     words, case_glob = ["conformance", "check"], case.id
     if case.folder is not None and case.id.startswith("own/"):
         words.append(str(case.folder))
-        # A checkpoint's name is its user's; the form of the load tells its cases apart.
+        # The user names the checkpoint; the form of the load distinguishes its cases.
         case_glob = f"*/{case.id.rpartition('/')[2]}"
     words += ["--case", case_glob]
     if session.loader_name != "stock":

@@ -93,7 +93,7 @@ def classified(result: Result, judged: Judged) -> Result:
 
 
 def blank(case: Case, judged: Judged, rerun: str) -> Result:
-    """The result of a case before anything is known of it."""
+    """The result of a case before it is judged."""
     return Result(case.id, case.clauses, case.input_class, judged.target, AGREE, rerun=rerun)
 
 
@@ -156,7 +156,7 @@ def digest(observation: Observation) -> str:
 
 
 def _changed(observation: Observation) -> dict[str, dict[str, Any]]:
-    """Of the process's state what the load changed, and where it left the generator."""
+    """Of the process's state what the load changed, and the RNG state afterwards."""
     before, after = (observation.state.get(when, {}) for when in ("before", "after"))
     names = [name for name in after if before.get(name) != after[name]]
     return {"changed": dict.fromkeys(sorted(names)), "after": {"rng": after.get("rng")}}

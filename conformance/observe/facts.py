@@ -1,4 +1,4 @@
-"""The facts of what a loader returned that two loads are compared by: plain data, no tensors."""
+"""The facts by which two loads are compared: plain data, no tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def model_of(result: Any) -> nn.Module:
     """The model, alone or beside its loading info.
 
     Raises:
-        TypeError: the loader returned none.
+        TypeError: the loader returned no model.
     """
     model = result[0] if isinstance(result, tuple) else result
     if not isinstance(model, nn.Module):
@@ -54,9 +54,9 @@ def observe_tensors(model: nn.Module) -> dict[str, dict[str, Any]]:
     tensors = parameters | dict(model.named_buffers(remove_duplicate=False))
     digests = fingerprints(tensors)
     for name, tensor in tensors.items():
-        # What is on disk has no memory; there one parameter is one storage.
+        # An offloaded tensor has no memory; there one parameter is one storage.
         pointer = id(tensor) if tensor.is_meta else tensor.untyped_storage().data_ptr()
-        # What has no elements shares none, wherever it points to.
+        # A tensor without elements shares none, whatever its pointer.
         shared = pointer and tensor.numel()
         facts[name] = {
             "kind": "parameter" if name in parameters else "buffer",
@@ -86,19 +86,19 @@ def observe_info(result: Any) -> dict[str, dict[str, Any]] | None:
 
 
 def _entry(value: Any) -> str:
-    """A key, or `name [stored shape] [model's shape]`; a bare name where the shapes are lost."""
+    """A key, or `name [stored shape] [model's shape]`; a bare name if there are no shapes."""
     if isinstance(value, (tuple, list)):
         return " ".join(str(list(p)) if isinstance(p, (tuple, list)) else str(p) for p in value)
     return str(value)
 
 
 def unchanged(config: Any, before: str) -> str:
-    """Whether the config object still has its text, in words."""
+    """In words, whether the config object still has the same text."""
     return "unchanged" if text_of(config) == before else f"was {before}, is {text_of(config)}"
 
 
 def text_of(config: Any) -> str:
-    """All that a config object says."""
+    """The fields of a config object as text."""
     return json.dumps(_plain(config.to_dict()), sort_keys=True)
 
 

@@ -77,7 +77,8 @@ def observe_logits(model: Any) -> list[float] | None:
     if inputs is None:
         return None
     try:
-        logits = forward(model, inputs)["logits"]
+        with poisoned_memory():
+            logits = forward(model, inputs)["logits"]
     except Exception:  # `observe_outputs` notes it
         return None
     return None if logits.is_meta else logits.double().reshape(-1).tolist()

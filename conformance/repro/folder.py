@@ -84,7 +84,7 @@ def expected(case: Case, wanted: Observation, found: Observation) -> Expected:
     """The places in which `found` differs; if there are none, those that the case is about."""
     changed, watched = _state(found), _state(found, everything=_concerns(case, "state"))
     if wanted.exception is not None and case.input_class == VALID:
-        return Expected()  # a model: what the release's own class does not give
+        return Expected()  # a model, which the release's own class does not give
     if wanted.exception is not None:
         types = wanted.exception["types"]
         raised = next((name for name in types if name in DOCUMENTED), types[0])

@@ -40,7 +40,7 @@ TENSOR_FACTS = {
 
 
 def tensor_places(tensors: Mapping[str, Mapping[str, Any]]) -> Places:
-    """What `observe_tensors` says."""
+    """The places of `observe_tensors`."""
     return {
         prefix: {name: facts[fact] for name, facts in tensors.items()}
         for fact, prefix in TENSOR_FACTS.items()
@@ -48,7 +48,7 @@ def tensor_places(tensors: Mapping[str, Mapping[str, Any]]) -> Places:
 
 
 def module_places(modules: Mapping[str, tuple[str, bool]]) -> Places:
-    """What `observe_modules` says."""
+    """The places of `observe_modules`."""
     return {
         "class of module": {name or "(model)": facts[0] for name, facts in modules.items()},
         "training of": {name or "(model)": facts[1] for name, facts in modules.items()},
@@ -56,7 +56,7 @@ def module_places(modules: Mapping[str, tuple[str, bool]]) -> Places:
 
 
 def info_places(info: Mapping[str, Mapping[str, Any]] | None) -> Places:
-    """What `observe_info` says."""
+    """The places of `observe_info`."""
     return {
         "returned:": {"loading info": info is not None},
         "container of": {name: facts["container"] for name, facts in (info or {}).items()},
@@ -70,38 +70,38 @@ def dict_places(prefix: str, found: Mapping[str, Any] | None) -> Places:
 
 
 def tensors_found(result: Any) -> Places:
-    """Of what a load returned: its tensors."""
+    """The places of the tensors that a load returned."""
     return tensor_places(observe_tensors(model_of(result)))
 
 
 def modules_found(result: Any) -> Places:
-    """Of what a load returned: its modules."""
+    """The places of the modules that a load returned."""
     return module_places(observe_modules(model_of(result)))
 
 
 def info_found(result: Any) -> Places:
-    """Of what a load returned: the loading info."""
+    """The places of the loading info that a load returned."""
     return info_places(observe_info(result))
 
 
 def config_found(result: Any, passed: Mapping[str, str]) -> Places:
-    """Of what a load returned: the config; `passed` says whether one that was given changed."""
+    """The places of the config; `passed` says whether a config that was given changed."""
     return dict_places("config field", observe_config(model_of(result)) | dict(passed))
 
 
 def generation_config_found(result: Any) -> Places:
-    """Of what a load returned: the generation config."""
+    """The places of the generation config."""
     found = observe_generation_config(model_of(result))
     return dict_places("generation config field", found)
 
 
 def device_map_found(result: Any) -> Places:
-    """Of what a load returned: the device map."""
+    """The places of the device map."""
     return dict_places("device of module", observe_device_map(model_of(result)))
 
 
 def outputs_found(result: Any, greedy: bool) -> Places:
-    """Of what a load returned: what the model computes."""
+    """The places of what the model computes."""
     return dict_places("output", observe_outputs(model_of(result), greedy))
 
 
@@ -140,7 +140,7 @@ def refusal(wanted: str, names: tuple[str, ...], error: BaseException | None) ->
 
 
 def as_expected(expected: Places, actual: Places) -> bool:
-    """Print the places that differ, or all if none does; whether none does."""
+    """Print the places that differ, or all places if none does; True if none does."""
     same, other = [], []
     for prefix, places in expected.items():
         for name, wanted in places.items():

@@ -257,7 +257,7 @@ def _before(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
     if expected.in_process:
         bundle.add("conformance.world.process", "Library", "process_state", "put_back")
         yield "library = Library()"
-        yield "with put_back(library):  # what happens once in a process is over after this"
+        yield "with put_back(library):  # some things happen only once in a process"
         yield "    attempt(options_of_load())"
     yield "options = options_of_load()"
     if _passes_config(case):
