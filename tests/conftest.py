@@ -22,7 +22,9 @@ from torch.nn.modules import module as torch_module
 from conformance.bench import checkpoints
 from conformance.bench.checkpoints import REAL_LLAMA2_7B, SYNTHETIC
 from conformance.cases.case import Case
+from conformance.judge.checks import objections
 from conformance.judge.divergences import compare
+from conformance.judge.session import baseline_of
 from conformance.observe.loaders import reference, stock
 from conformance.observe.observe import observe
 from conformance.results.records import Divergence, Observation
@@ -108,7 +110,9 @@ def against_stock() -> Callable[[Case], tuple[Observation, list[Divergence]]]:
 
     def both(case: Case) -> tuple[Observation, list[Divergence]]:
         ours, theirs = (observe(case, loader).observation for loader in (reference, stock))
-        return ours, [*ours.findings, *theirs.findings, *compare(ours, theirs)]
+        plain = baseline_of(case)
+        broken = [each for seen in (ours, theirs) for each in objections(case, seen, plain)]
+        return ours, [*broken, *compare(ours, theirs)]
 
     return both
 

@@ -61,7 +61,7 @@ class Bench:
     """Where loaders are tried; what the reference leaves is observed once for each case."""
 
     session: Session
-    _expected: dict[str, Observation] = field(default_factory=dict)
+    _expected: dict[str, tuple[Observation, Observation | None]] = field(default_factory=dict)
 
     def try_mutant(self, mutant: Mutant) -> Trial:
         """What catches a mutant in the cases of its clause, its own first."""
@@ -88,10 +88,11 @@ class Bench:
     def _verdict(self, case: Case, session: Session) -> Result:
         """The verdict without the numbers that explain it."""
         if case.id not in self._expected:
-            self._expected[case.id] = judging.expectation(case)
+            self._expected[case.id] = judging.expectation(case), judging.baseline_of(case)
         actual = observe(case, session.loader).observation
-        expected = self._expected[case.id]
-        return verdict(case, expected, actual, session.judged, rerun(case, session))
+        expected, plain = self._expected[case.id]
+        line = rerun(case, session)
+        return verdict(case, expected, actual, session.judged, line, baseline=plain)
 
 
 def caught_by(mutant: Mutant, result: Result, session: Session) -> tuple[str, ...]:

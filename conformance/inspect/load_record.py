@@ -1,4 +1,4 @@
-"""`conformance record` and `verify`: what a load leaves, in a file to hold later ones against."""
+"""`conformance record` and `verify`: what a load leaves, in a file to compare later loads with."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from conformance.cases.case import Case
 from conformance.inspect.verify_table import show_verified
 from conformance.judge.changes import UNCHANGED, Change, Outcome, change
 from conformance.judge.session import Session, header
-from conformance.observe.float64 import accuracy
+from conformance.judge.verdict import Judged, blank
 from conformance.observe.loaders import stock
-from conformance.observe.observe import observe, quiet
+from conformance.observe.observe import observe
 from conformance.results.compact import compact, expanded
-from conformance.results.records import AGREE, Observation, Result
+from conformance.results.records import Observation
 from conformance.results.runs import now, write_whole
 
 SCHEMA = 1
 
-# What the name of a file says of a load that changed; each governs some kind of fact.
+# The clauses that a change is attributed to; each governs some kind of fact.
 CLAUSES = ("MAP-1", "DTY-1", "TIE-1", "INF-1", "INF-2", "INF-3", "OUT-1", "OUT-3", "CFG-8")
 
 # Every release knows the option by this name (DTY-4).
 DTYPE = "torch_dtype"
 
-# Files that a load reads, and what of them is in the record: all, the header, the size.
+# Files that a load reads, and the part of them that the record's digests cover: all, the header,
+# the size.
 WHOLE = ("config.json", "generation_config.json", "*.index.json")
 HEADERS = ("*.safetensors",)
 SIZES = ("*.bin",)
@@ -40,11 +41,11 @@ LONGEST_HEADER = 100_000_000
 
 
 class BadRecord(ValueError):
-    """A file is no record of a deployment; the message names it and says why."""
+    """A file is not a record of a load; the message names it and says why."""
 
 
 class NotLoaded(RuntimeError):
-    """The load fails, so there is nothing to record."""
+    """The load raises, so there is nothing to record."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Load:
 
     Attributes:
         checkpoint: as the user wrote it.
-        folder: where it lies.
+        folder: of the checkpoint.
         model: `MODULE:ATTR`, the model class; "" for the class that the config names.
         dtype: as in the option; "" for the release's default.
     """
@@ -64,7 +65,7 @@ class Load:
     dtype: str = ""
 
     def case(self) -> Case:
-        """As the suite loads it; no clause of it needs a check of its own."""
+        """As the suite loads it; it cites no clause, so only the usual facts are noted."""
         options = {DTYPE: self.dtype} if self.dtype else {}
         return Case(
             f"own/{self.folder.resolve().name}",
@@ -78,10 +79,10 @@ class Load:
 
 
 def record(load: Load, file: Path) -> int:
-    """Write what stock leaves of the load here; the number of bytes written.
+    """Write what stock leaves of the load in this environment; the number of bytes written.
 
     Raises:
-        NotLoaded: it leaves nothing.
+        NotLoaded: the load raises.
         OSError: the file cannot be written.
     """
     seen = _observed(load)
@@ -101,7 +102,7 @@ def record(load: Load, file: Path) -> int:
 
 
 def verify(file: Path, load: Load, recorded: Mapping[str, Any]) -> int:
-    """Hold the load against what was recorded, and show it; 0 if it leaves the same, else 1.
+    """Compare the load with the recorded one, and show the result; 0 if it leaves the same, else 1.
 
     Args:
         file: for messages.
@@ -117,12 +118,12 @@ def verify(file: Path, load: Load, recorded: Mapping[str, Any]) -> int:
 
 
 def compared(file: Path, load: Load, before: Observation, after: Observation) -> Change:
-    """What changed, by the rules of `changes`: a small move of the outputs is no change, nor is a
-    field that only one release has."""
+    """What changed, by the rules of `changes.change`: outputs that move within its tolerance and
+    fields that only one release has are no change."""
     case = replace(load.case(), clauses=CLAUSES)
     line = shlex.join(["conformance", "verify", str(file), load.checkpoint])
     sides = [
-        Outcome(case, Result(case.id, CLAUSES, case.input_class, name, AGREE, rerun=line), seen)
+        Outcome(case, blank(case, Judged("stock", "", name), line), seen)
         for name, seen in (("recorded", before), ("now", after))
     ]
     return change(*sides)
@@ -132,7 +133,7 @@ def read(file: Path) -> dict[str, Any]:
     """The content of a whole record.
 
     Raises:
-        BadRecord: it is none, was cut off or changed, or is of another schema.
+        BadRecord: it is no record, was truncated or changed, or has another schema.
         OSError: it cannot be read.
     """
     try:
@@ -155,12 +156,12 @@ def options_of(recorded: Mapping[str, Any]) -> dict[str, str]:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """One word for all of it."""
+    """A digest of the whole content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Name to size and digest of what a load may read; no weight is read for it."""
+    """Name to size and digest of each file that a load may read; no weights are read."""
     found: dict[str, dict[str, Any]] = {}
     for globs, sha256 in ((WHOLE, _whole), (HEADERS, _header), (SIZES, None)):
         for path in sorted(path for glob in globs for path in folder.glob(glob) if path.is_file()):
@@ -174,7 +175,7 @@ def _whole(path: Path) -> str:
 
 
 def _header(path: Path) -> str:
-    """Of the first eight bytes and the header that they measure."""
+    """Of the first eight bytes and the header whose length they hold."""
     with path.open("rb") as file:
         measure = file.read(8)
         (length,) = struct.unpack("<Q", measure.ljust(8, b"\0"))
@@ -182,21 +183,19 @@ def _header(path: Path) -> str:
 
 
 def _moved(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The files that are not those of the record."""
+    """The files that differ from those of the record."""
     return [name for name in {**recorded, **here} if recorded.get(name) != here.get(name)]
 
 
 def _observed(load: Load) -> Observation:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the checkpoint is here; nothing is to be asked
-    loaded = observe(load.case(), stock)
-    with quiet():
-        seen = replace(loaded.observation, accuracy=accuracy(loaded.model))
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the checkpoint is local; no request is needed
+    seen = observe(load.case(), stock, measured=True).observation
     seen = replace(seen, config=_anywhere(seen.config, load.folder))
     return seen if seen.exception is not None else expanded(json.loads(json.dumps(compact(seen))))
 
 
 def _anywhere(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The config without where the checkpoint lies: it may move, and be the same."""
+    """The config without the path of the checkpoint: a checkpoint may be moved."""
     return {
         name: "(the checkpoint)" if value == str(folder) else value
         for name, value in config.items()
@@ -209,7 +208,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> int:
-    """A line for each part of a part, so that a difference of two records can be read."""
+    """A line for each nested entry, so that a diff of two records is readable."""
     text = "{\n" + ",\n".join(f"{json.dumps(k)}: {_lines(v)}" for k, v in content.items()) + "\n}\n"
     write_whole(file, text)
     return len(text)

@@ -16,7 +16,6 @@ from conformance.results.records import (
     Result,
     fields_of,
 )
-from conformance.spec import clause_for
 
 if TYPE_CHECKING:
     from conformance.cases.case import Case
@@ -167,9 +166,8 @@ def _facts(
     """What the two loads left that is not the same; and apart, what only one release has at all."""
     facts: list[Divergence] = []
     defaults: list[Divergence] = []
-    for found in compare(before, after):
-        if found.kind != "state":  # that is of one process, and verdicts tell of it
-            fact = replace(found, clause=clause_for(found.kind, case.clauses, found.where))
+    for fact in compare(before, after, clauses=case.clauses):
+        if fact.kind != "state":  # that is of one process, and verdicts tell of it
             (defaults if _is_default(fact, before, after) else facts).append(fact)
     return facts, defaults
 

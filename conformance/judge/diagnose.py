@@ -1,4 +1,4 @@
-"""The numbers that explain a divergence, taken only once there is one.
+"""The numbers that explain a divergence, measured only if there is one.
 
 Fingerprints decide; here both models are in memory at once and the tensors that differ are held
 against each other.
@@ -24,11 +24,11 @@ from conformance.results.records import Divergence
 def explain(
     case: Case, divergences: Sequence[Divergence], model: nn.Module | None
 ) -> tuple[Divergence, ...]:
-    """The same divergences, those of values and outputs with their numbers.
+    """The same divergences; those of values and outputs get their numbers.
 
     Args:
         case: the case, loaded once more with the reference.
-        divergences: what was found.
+        divergences: those of the verdict.
         model: what the judged loader left.
     """
     kinds = {divergence.kind for divergence in divergences}
@@ -100,7 +100,7 @@ def first_difference(expected: nn.Module, actual: nn.Module, inputs: dict[str, A
 
 
 def _trace(model: nn.Module, inputs: dict[str, Any]) -> list[tuple[str, str]]:
-    """Module name and fingerprint of its first output tensor, in the order of their ending."""
+    """Module name and fingerprint of its first output tensor, in the order of their return."""
     trace: list[tuple[str, str]] = []
 
     def noted(name: str) -> Callable[..., None]:
@@ -114,7 +114,7 @@ def _trace(model: nn.Module, inputs: dict[str, Any]) -> list[tuple[str, str]]:
     handles = [m.register_forward_hook(noted(name)) for name, m in model.named_modules()]
     try:
         forward(model, inputs)
-    except Exception:  # the forward that fails is reported as an output
+    except Exception:  # `observe_outputs` notes a forward that fails
         pass
     finally:
         for handle in handles:

@@ -1,11 +1,13 @@
-"""Two observations to the divergences between them: a pure function."""
+"""From two observations to the divergences between them: a pure function."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from conformance.results.records import Divergence, Observation
+from conformance.spec import clause_for
 
 # Fact of a tensor to the kind of divergence in it.
 TENSOR_KINDS = {
@@ -27,7 +29,7 @@ INFO_KINDS = {
     "mismatched_keys": "mismatched",
 }
 
-# The exceptions that stock documents; a rejection is compared by these, not by class.
+# The exceptions that stock documents; rejections are compared by these, not by class.
 DOCUMENTED = ("OSError", "ValueError", "TypeError", "RuntimeError")
 
 
@@ -36,14 +38,25 @@ def compare(
     actual: Observation,
     names: tuple[str, ...] = (),
     acceptable: bool = False,
+    clauses: tuple[str, ...] = (),
 ) -> list[Divergence]:
-    """How `actual` differs from `expected`, the reference's.
+    """How `actual` differs from `expected`: the only function that compares two observations.
 
     Args:
         expected, actual: the observations.
         names: what the message of an expected exception must contain.
-        acceptable: whether a rejection is as good as the reference's load.
+        acceptable: whether a rejection is as good as the load that was expected.
+        clauses: those that the case cites: each difference then names the clause that it breaks.
     """
+    found = list(_compared(expected, actual, names, acceptable))
+    if not clauses:
+        return found
+    return [replace(d, clause=clause_for(d.kind, clauses, d.where)) for d in found]
+
+
+def _compared(
+    expected: Observation, actual: Observation, names: tuple[str, ...], acceptable: bool
+) -> list[Divergence]:
     if expected.exception is not None:
         return [*_rejections(expected.exception, actual.exception, names), *_state(actual)]
     if actual.exception is not None:
@@ -114,7 +127,7 @@ def _given(info: Mapping[str, Any] | None) -> str:
 
 
 def _classes(observation: Observation, other: Observation) -> dict[str, str]:
-    """Classes of the modules that both have; the others show in their training flags."""
+    """Classes of the modules that both have; other modules show in their training flags."""
     shared = observation.modules.keys() & other.modules.keys()
     return {name or "(model)": observation.modules[name][0] for name in sorted(shared)}
 
@@ -124,7 +137,7 @@ def _training(observation: Observation) -> dict[str, bool]:
 
 
 def _state(actual: Observation) -> Iterator[Divergence]:
-    """What a load changed in its process; the generator is compared apart."""
+    """What a load changed in its process; `_left` compares the RNG state."""
     before, after = (dict(actual.state.get(when, {})) for when in ("before", "after"))
     if actual.exception is None:
         before.pop("rng", None), after.pop("rng", None)
@@ -132,7 +145,7 @@ def _state(actual: Observation) -> Iterator[Divergence]:
 
 
 def _left(observation: Observation) -> dict[str, Any]:
-    """The state of the generator, and the files in the offload folder if there is one."""
+    """The RNG state, and the files in the offload folder if there is one."""
     generator = {"rng": observation.state.get("after", {}).get("rng")}
     return generator | dict(observation.state.get("left", {}))
 

@@ -1,4 +1,4 @@
-"""Judge cases: observe reference and loader, compare, look up what is known."""
+"""Judge cases: observe the reference and the loader, then reach a verdict on what they left."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES
 from conformance.judge import diagnose
 from conformance.judge.verdict import Judged, blank, verdict
+from conformance.observe.baseline import baseline
 from conformance.observe.loaders import Loader, find, reference
 from conformance.observe.observe import observe, warm_up
 from conformance.results.records import DIVERGE, ERROR, SKIP, Observation, Result
@@ -39,17 +40,17 @@ class Session:
 
     @property
     def judged(self) -> Judged:
-        """Whose verdicts it gives."""
+        """The judged loader, for `verdict`."""
         return Judged(self.loader_name, self.release, self.target)
 
 
 def open_session(loader_name: str, device: str = "cpu") -> Session:
-    """Find the loader and let what happens once in a process happen.
+    """Find the loader, and load once with both: some things happen once in a process.
 
     Raises:
         UnknownLoader: see `loaders.find`.
     """
-    # A path that is no folder must not become a question to a Hub.
+    # A path that is no folder must not become a request to a Hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     prepare(device)
     session = Session(loader_name, find(loader_name), version("transformers"), device)
@@ -65,19 +66,20 @@ def judge_all(cases: Iterable[Case], session: Session) -> Iterator[Result]:
 
 
 def judge(case: Case, session: Session) -> Result:
-    """The verdict on one case. Never raises for what a loader does."""
+    """The verdict on one case. Raises nothing for what a loader does."""
     started = time.perf_counter()
     line = rerun(case, session)
     if lacking := lacks(case):
         return replace(blank(case, session.judged, line), status=SKIP, reason=lacking)
     try:
         expected = expectation(case)
+        plain = baseline_of(case)
         judged = observe(case, session.loader)
     except Exception as cause:
         reason = f"{type(cause).__name__}: {cause}"
         result = replace(blank(case, session.judged, line), status=ERROR, reason=reason)
     else:
-        result = verdict(case, expected, judged.observation, session.judged, line)
+        result = verdict(case, expected, judged.observation, session.judged, line, baseline=plain)
         if result.status == DIVERGE:
             explained = diagnose.explain(case, result.divergences, judged.model)
             result = replace(result, divergences=explained)
@@ -85,8 +87,14 @@ def judge(case: Case, session: Session) -> Result:
 
 
 def expectation(case: Case) -> Observation:
-    """What the reference leaves; the model itself is let go, to hold one at a time."""
+    """What the reference leaves, without the model: one is in memory at a time."""
     return observe(case, reference).observation
+
+
+def baseline_of(case: Case) -> Observation | None:
+    """What the reference leaves of the case's plain load, if the case is held against one."""
+    plain = baseline(case)
+    return None if plain is None else expectation(plain)
 
 
 def rerun(case: Case, session: Session) -> str:
@@ -94,7 +102,7 @@ def rerun(case: Case, session: Session) -> str:
     words, case_glob = ["conformance", "check"], case.id
     if case.folder is not None and case.id.startswith("own/"):
         words.append(str(case.folder))
-        # A checkpoint's name is its user's; the form of the load tells its cases apart.
+        # The user names the checkpoint; the form of the load distinguishes its cases.
         case_glob = f"*/{case.id.rpartition('/')[2]}"
     words += ["--case", case_glob]
     if session.loader_name != "stock":
@@ -105,7 +113,7 @@ def rerun(case: Case, session: Session) -> str:
 
 
 def header(session: Session) -> dict[str, Any]:
-    """What a report says of its run."""
+    """The header of a report: target, loader, versions, platform, device."""
     return {
         "target": session.target,
         "loader": session.loader_name,

@@ -1,15 +1,20 @@
-"""Two observations of a case to its verdict: a pure function, so an old run can be judged again."""
+"""From the observations of a case to its verdict: a pure function of them and the checkpoint.
+
+Whoever needs a verdict calls `verdict`: `check`, `compare`, `selftest` and `repro`. It compares by
+`divergences.compare`, as `changes.change` does, which `compare` and `verify` call.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from conformance.cases.case import ACCEPTABLE, INVALID, Case
 from conformance.deviations import deviations, known
+from conformance.judge.checks import objections
 from conformance.judge.divergences import compare
 from conformance.results.records import (
     AGREE,
@@ -21,7 +26,7 @@ from conformance.results.records import (
     Observation,
     Result,
 )
-from conformance.spec import clause_for, clauses
+from conformance.spec import clauses
 
 # What the reference may raise: an error of its own, or one of a model class of ours (STA-6).
 OURS = frozenset({"LoadError", "OwnError"})
@@ -29,7 +34,7 @@ OURS = frozenset({"LoadError", "OwnError"})
 
 @dataclass(frozen=True)
 class Judged:
-    """Whose verdicts these are."""
+    """The judged loader, the release of transformers, and the target it runs in."""
 
     loader: str
     release: str
@@ -37,17 +42,39 @@ class Judged:
 
 
 def verdict(
-    case: Case, expected: Observation, actual: Observation, judged: Judged, rerun: str
+    case: Case,
+    expected: Observation,
+    actual: Observation,
+    judged: Judged,
+    rerun: str,
+    *,
+    baseline: Observation | None = None,
 ) -> Result:
-    """What `actual` is worth, held against the reference's observation, `expected`."""
+    """The verdict on what a loader left.
+
+    Args:
+        case: what was loaded.
+        expected: what the reference leaves of it.
+        actual: what the judged loader leaves.
+        judged: the judged loader.
+        rerun: the line that reruns just this case.
+        baseline: what the reference leaves of `baseline(case)`, if there is such a case.
+    """
     result = blank(case, judged, rerun)
     if (unfit := _not_applicable(case, expected) or _drawn(case, expected)) is not None:
         return replace(result, status=SKIP, reason=unfit)
     divergences = _class_fails(case, expected, actual)
     if not divergences:
-        if (unfit := _reference_fails(case, expected)) is not None:
+        broken = objections(case, expected, baseline)
+        if (unfit := _reference_fails(case, expected, broken)) is not None:
             return replace(result, status=ERROR, reason=unfit)
-        divergences = _divergences(case, expected, actual)
+        found = objections(case, actual, baseline)
+        # What an absolute check objects to needs no second mention by comparison.
+        seen = {(d.kind, d.where) for d in found}
+        differences = compare(
+            expected, actual, case.names, case.input_class == ACCEPTABLE, case.clauses
+        )
+        divergences = (*found, *(d for d in differences if (d.kind, d.where) not in seen))
     result = replace(result, divergences=divergences, digest=digest(actual))
     return classified(result, judged)
 
@@ -66,12 +93,12 @@ def classified(result: Result, judged: Judged) -> Result:
 
 
 def blank(case: Case, judged: Judged, rerun: str) -> Result:
-    """The result of a case before anything is known of it."""
+    """The result of a case before it is judged."""
     return Result(case.id, case.clauses, case.input_class, judged.target, AGREE, rerun=rerun)
 
 
 def _not_applicable(case: Case, expected: Observation) -> str | None:
-    """A checkpoint of the user's may have no model of the class that the case asks for."""
+    """A checkpoint of the user's may not fit the model class of the case."""
     exception = expected.exception
     if exception is not None and case.folder and "UnknownModelClass" in exception["types"]:
         return str(exception["message"])
@@ -79,7 +106,7 @@ def _not_applicable(case: Case, expected: Observation) -> str | None:
 
 
 def _drawn(case: Case, expected: Observation) -> str | None:
-    """On a GPU, what no file holds: no clause says which generator draws it."""
+    """On a GPU, the tensors that no file holds: no clause says which generator draws them."""
     if case.device == "cpu" or expected.info is None:
         return None
     fields = ("missing_keys", "mismatched_keys")
@@ -88,9 +115,9 @@ def _drawn(case: Case, expected: Observation) -> str | None:
 
 
 def _class_fails(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:
-    """The case is about a clause that the release's own class breaks: it cannot even be made.
+    """The case is about a clause that the release's own class breaks: the class raises.
 
-    Both loaders then let the same error through, and it is none of ours.
+    Both loaders then raise the same error, and it is not one of ours.
     """
     ours, theirs = expected.exception, actual.exception
     if not clauses()[case.clauses[0]].borrowed or ours is None or ours != theirs:
@@ -99,10 +126,10 @@ def _class_fails(case: Case, expected: Observation, actual: Observation) -> tupl
     return (Divergence("rejected", "(load)", "a model", told, case.clauses[0]),)
 
 
-def _reference_fails(case: Case, expected: Observation) -> str | None:
+def _reference_fails(case: Case, expected: Observation, broken: Sequence[Divergence]) -> str | None:
     """Why there is nothing to judge against: the reference itself breaks a clause."""
     exception = expected.exception
-    for found in expected.findings:
+    for found in broken:
         if not clauses()[found.clause].borrowed:
             return f"the reference breaks {found.clause}: {found}"
     if (exception is not None) != (case.input_class == INVALID):
@@ -115,24 +142,21 @@ def _reference_fails(case: Case, expected: Observation) -> str | None:
     return None
 
 
-def _divergences(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:
-    found = compare(expected, actual, case.names, case.input_class == ACCEPTABLE)
-    # What an absolute check objects to needs no second mention by comparison.
-    seen = {(d.kind, d.where) for d in actual.findings}
-    differences = [d for d in found if (d.kind, d.where) not in seen]
-    cited = [replace(d, clause=clause_for(d.kind, case.clauses, d.where)) for d in differences]
-    return (*actual.findings, *cited)
-
-
 def digest(observation: Observation) -> str:
-    """One word for all that a load left; time, memory and the process before it aside."""
-    plain = replace(observation, seconds=0.0, peak_bytes=0, state=_changed(observation))
+    """A digest of all that a load left, without time, memory and the process before it."""
+    plain = replace(
+        observation,
+        seconds=0.0,
+        peak_bytes=0,
+        resident_bytes=None,
+        state=_changed(observation),
+    )
     facts: Mapping[str, Any] = asdict(plain)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _changed(observation: Observation) -> dict[str, dict[str, Any]]:
-    """Of the process's state what the load changed, and where it left the generator."""
+    """Of the process's state what the load changed, and the RNG state afterwards."""
     before, after = (observation.state.get(when, {}) for when in ("before", "after"))
     names = [name for name in after if before.get(name) != after[name]]
     return {"changed": dict.fromkeys(sorted(names)), "after": {"rng": after.get("rng")}}

@@ -1,1 +1,1 @@
-"""Run a loader and note the facts: no verdict is made here."""
+"""Run a loader and note the facts, without judging them."""

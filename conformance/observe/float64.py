@@ -1,7 +1,7 @@
 """How close logits are to an independent forward in float64, so that "moved" is not "wrong".
 
-The judge is our own plain Llama with the very weights that the load left, so what is measured is
-the arithmetic of the release: which weights were left is another matter, and shows in the tensors.
+The independent forward is our own plain Llama with the weights that the load left, so what is
+measured is the arithmetic of the release; which weights it left shows in the tensors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAMPLE = 512
 
 
 def accuracy(model: Any) -> dict[str, Any] | None:
-    """Facts of the logits, for whoever compares them across releases; None without logits.
+    """Facts of the logits, to compare them across releases; None without logits.
 
     `unit` is one unit in the last place of the largest logit; `error` how far the logits are from
     the float64 ones at most, in units, None where there is no independent forward; `sample` up to
@@ -32,7 +32,7 @@ def accuracy(model: Any) -> dict[str, Any] | None:
         return None
     try:
         logits = forward(model, inputs)["logits"].detach()
-    except Exception:  # a forward that fails is an output of its own, noted elsewhere
+    except Exception:  # `observe_outputs` notes it
         return None
     if logits.is_meta or not logits.any():  # nothing was computed, or nothing to measure by
         return None
@@ -45,19 +45,19 @@ def accuracy(model: Any) -> dict[str, Any] | None:
 
 
 def _truth(model: Any, input_ids: torch.Tensor) -> torch.Tensor | None:
-    """The logits of our own Llama in float64; None for what is no plain Llama, or too large."""
+    """The logits of our own Llama in float64; None for another class or too large a model."""
     if type(model).__name__ != "LlamaForCausalLM" or _size(model) > MOST_PARAMETERS:
         return None
     if any(tensor.is_meta for tensor in model.parameters()):
         return None
     untied = {"tie_word_embeddings": False}  # both are in the state dict, equal or not
     try:
-        judge = Llama.from_config(model.config.to_dict() | untied).double()
-    except ValueError:  # a field that our own Llama does not support
+        exact = Llama.from_config(model.config.to_dict() | untied).double()
+    except ValueError:  # the config has a field that our own Llama does not support
         return None
-    judge.load_state_dict(model.state_dict())
+    exact.load_state_dict(model.state_dict())
     with torch.no_grad():
-        logits: torch.Tensor = judge(input_ids).logits
+        logits: torch.Tensor = exact(input_ids).logits
     return logits
 
 

@@ -12,7 +12,7 @@ Loader = Callable[..., Any]
 
 
 class UnknownLoader(ValueError):
-    """The name names no loader."""
+    """There is no loader of this name."""
 
 
 def stock(model_class: Any, source: str | None, **options: Any) -> Any:
@@ -51,7 +51,7 @@ def find(name: str) -> Loader:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as cause:
-        raise UnknownLoader(f"{name!r} names no loader: {cause}") from cause
+        raise UnknownLoader(f"{name!r} is not a loader: {cause}") from cause
     if not callable(found):
         raise UnknownLoader(f"{name!r} is not callable")
     return found  # type: ignore[no-any-return]

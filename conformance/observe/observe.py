@@ -1,6 +1,6 @@
-"""Run a loader and note what it left: plain data, no tensors.
+"""Run a loader and note what it left: plain data, no tensors, no verdict.
 
-Runs inside the environment that is judged: imports nothing beyond the standard library, torch,
+Runs in the environment that is judged: imports nothing beyond the standard library, torch,
 transformers and our own packages.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import gc
 import io
-import json
 import logging
 import resource
 import shutil
@@ -17,13 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import (
-    AbstractContextManager,
-    contextmanager,
-    nullcontext,
-    redirect_stdout,
-    suppress,
-)
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,66 +35,98 @@ from conformance.cases.case import (
     StoredStateDict,
     Torch,
 )
-from conformance.judge.checks import check
+from conformance.observe.facts import (
+    model_of,
+    observe_config,
+    observe_device_map,
+    observe_generation_config,
+    observe_info,
+    observe_modules,
+    observe_tensors,
+    text_of,
+    unchanged,
+)
+from conformance.observe.float64 import accuracy
 from conformance.observe.loaders import Loader
-from conformance.observe.outputs import observe_outputs
-from conformance.results.fingerprint import fingerprints
-from conformance.results.records import Divergence, Observation
-from conformance.world import mapped_files
-from conformance.world.hub_world import commit_id, sourced
+from conformance.observe.outputs import observe_logits, observe_outputs
+from conformance.observe.tensor_details import observe_details
+from conformance.results.records import Observation
+from conformance.world.hub_world import Served, commit_id, sourced
+from conformance.world.mapped_files import mapped, watched
 from conformance.world.process import Library, poisoned_memory, process_state, put_back, surrounded
 from conformance.world.threads import load_in_threads
 
-# Where a config object that was given to the load stands among the config's fields.
+# The name under which a config object that was given to the load stands among the config's fields.
 PASSED = "(the config passed)"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An observation with the model it is of, None if the load failed."""
+    """An observation with the model that it describes, None if the load failed."""
 
     observation: Observation
     model: nn.Module | None
 
 
-def observe(case: Case, loader: Loader) -> Loaded:
-    """Load `case` with `loader` under a fixed seed and note everything that can be compared."""
+def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
+    """Load `case` with `loader` under a fixed seed and note everything that can be compared.
+
+    Args:
+        case: what to load, and by its clauses which facts are needed beyond the usual ones.
+        loader: what loads.
+        measured: whether to note how close the logits are to float64 (`float64.accuracy`).
+
+    Raises:
+        TypeError: the loader returned no model.
+    """
     source = case.source()
     model_class = case.model_class()
     options, passed_config = _options(case, source, model_class)
-    gc.collect()
-    torch.manual_seed(SEED)
-    asked: dict[str, int] = {}
-    odd: list[Divergence] = []
+    served: Served | None = None
+    threads: list[dict[str, Any]] = []
+
+    def load() -> Any:
+        assert served is not None
+        return loader(model_class, served.source, **options)
 
     def run() -> Any:
-        with sourced(case, source, options, asked) as given:
-            return load_in_threads(
-                case.threads, lambda: loader(model_class, given, **options), _facts, odd
-            )
+        nonlocal served, threads
+        with sourced(case, source, options) as served:
+            if case.threads == 1:
+                return load()
+            result, threads = load_in_threads(case.threads, load, _facts_of)
+            if isinstance(result, Exception):
+                raise result
+            return result
 
-    with _watched(case, source, odd):
-        result, load = _load(run, case.under)
-    load = replace(load, asked=asked, findings=tuple(odd))
-    if load.exception is not None:
-        return Loaded(load, None)
-    load = replace(load, state={**load.state, "left": _left(options)})
+    gc.collect()
+    torch.manual_seed(SEED)
+    with watched() if "MEM-3" in case.clauses else nullcontext() as resident:
+        result, seen = _load(run, case.under)
+    seen = replace(
+        seen,
+        asked=served.requested() if served else {},
+        threads=tuple(threads),
+        resident_bytes=resident.peak if resident else None,
+    )
+    if seen.exception is not None:
+        return Loaded(seen, None)
+    seen = replace(seen, state={**seen.state, "left": _left(options)})
     with quiet():
-        noted = _describe(case, result, passed_config, load)
         model = model_of(result)
-        findings = (*odd, *check(case, source, model, noted))
-        return Loaded(replace(noted, findings=findings), model)
+        seen = _described(case, source, result, seen)
+        if passed_config is not None:
+            seen = replace(seen, config={**seen.config, PASSED: unchanged(*passed_config)})
+        return Loaded(_with_outputs(case, model, seen, measured), model)
 
 
-def _watched(case: Case, source: Path, found: list[Divergence]) -> AbstractContextManager[None]:
-    """Looking at the pages of the source, where the case is about them."""
-    if mapped_files.CLAUSE not in case.clauses:
-        return nullcontext()
-    return mapped_files.watched(sum(path.stat().st_size for path in source.iterdir()), found)
+def _facts_of(result: Any) -> dict[str, Any]:
+    """What must be the same for every load that runs in one of several threads."""
+    return observe_tensors(model_of(result))
 
 
 def _load(run: Callable[[], Any], under: tuple[str, ...]) -> tuple[Any, Observation]:
-    """What the loader returns, and what the load did to the process, which is then put back."""
+    """What the loader returns, and what the load did to the process, which is then restored."""
     library, peak = Library(), _peak_bytes()
     result, described = None, None
     with quiet(), put_back(library), surrounded(under):
@@ -120,73 +145,32 @@ def _load(run: Callable[[], Any], under: tuple[str, ...]) -> tuple[Any, Observat
         )
 
 
-def _describe(
-    case: Case, result: Any, passed_config: tuple[Any, str] | None, load: Observation
-) -> Observation:
+def _described(case: Case, source: Path, result: Any, seen: Observation) -> Observation:
+    """The model as the load left it."""
     model: Any = model_of(result)
-    config = observe_config(model)
-    if passed_config is not None:
-        config = config | {PASSED: unchanged(*passed_config)}
+    info = observe_info(result)
     return replace(
-        load,
+        seen,
         tensors=observe_tensors(model),
+        details=observe_details(case, source, model, info),
+        mappings=len(mapped(source)) if "MEM-2" in case.clauses else None,
         modules=observe_modules(model),
-        info=observe_info(result),
-        config=config,
+        info=info,
+        config=observe_config(model),
         generation_config=observe_generation_config(model),
         device_map=observe_device_map(model),
-        outputs=observe_outputs(model, case.greedy, case.new_tokens),
     )
 
 
-def observe_modules(model: nn.Module) -> dict[str, tuple[str, bool]]:
-    """Class name and training flag of every module."""
-    return {name: (type(m).__name__, m.training) for name, m in model.named_modules()}
-
-
-def observe_config(model: Any) -> Any:
-    """The config as plain data."""
-    return _plain(model.config.to_dict()) if hasattr(model.config, "to_dict") else model.config
-
-
-def observe_generation_config(model: Any) -> Any:
-    """The generation config as plain data; None if the model has none."""
-    generation = getattr(model, "generation_config", None)
-    return None if generation is None else _plain(generation.to_dict())
-
-
-def observe_device_map(model: Any) -> dict[str, str] | None:
-    """Module to device; None if the model has no device map."""
-    device_map = getattr(model, "hf_device_map", None)
-    return None if device_map is None else {k: str(v) for k, v in device_map.items()}
-
-
-def observe_tensors(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Facts of every parameter and every buffer, persistent or not."""
-    facts: dict[str, dict[str, Any]] = {}
-    stores: dict[tuple[bool, int], str] = {}
-    persistent = set(model.state_dict(keep_vars=True))
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    tensors = parameters | dict(model.named_buffers(remove_duplicate=False))
-    digests = fingerprints(tensors)
-    for name, tensor in tensors.items():
-        # What is on disk has no memory; there one parameter is one storage.
-        pointer = id(tensor) if tensor.is_meta else tensor.untyped_storage().data_ptr()
-        # What has no elements shares none, wherever it points to.
-        shared = pointer and tensor.numel()
-        facts[name] = {
-            "kind": "parameter" if name in parameters else "buffer",
-            "class": type(tensor).__name__,
-            "persistent": name in persistent,
-            "dtype": str(tensor.dtype),
-            "shape": list(tensor.shape),
-            "stride": list(tensor.stride()),
-            "device": str(tensor.device),
-            "requires_grad": tensor.requires_grad,
-            "storage": stores.setdefault((tensor.is_meta, pointer), name) if shared else name,
-            "fingerprint": digests[name],
-        }
-    return facts
+def _with_outputs(case: Case, model: Any, seen: Observation, measured: bool) -> Observation:
+    """What the model computes. It comes last: a forward may change the model, as a Switch
+    Transformer casts its routers."""
+    return replace(
+        seen,
+        outputs=observe_outputs(model, case.greedy, case.new_tokens),
+        logits=observe_logits(model) if "OUT-2" in case.clauses else None,
+        accuracy=accuracy(model) if measured else None,
+    )
 
 
 @contextmanager
@@ -252,7 +236,7 @@ def _of_torch(value: Any) -> Any:
 
 
 def _left(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights in the folder that the load was given to write to, in whatever form (OFF-6)."""
+    """The weights in the offload folder of the load, in whatever form (OFF-6)."""
     folder = options.get("offload_folder")
     if not isinstance(folder, Path):
         return {}
@@ -261,60 +245,10 @@ def _left(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _empty_folder() -> Path:
-    """Goes with the process: the model reads from it as long as it lives."""
+    """A folder that lasts as long as the process: the model reads from it while it is in use."""
     folder = Path(tempfile.mkdtemp(prefix="conformance-offload-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-def unchanged(config: Any, before: str) -> str:
-    """Whether the config object still has its text, in words."""
-    return "unchanged" if text_of(config) == before else f"was {before}, is {text_of(config)}"
-
-
-def text_of(config: Any) -> str:
-    """All that a config object says."""
-    return json.dumps(_plain(config.to_dict()), sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
-
-
-def model_of(result: Any) -> nn.Module:
-    """The model, alone or beside its loading info.
-
-    Raises:
-        TypeError: the loader returned none.
-    """
-    model = result[0] if isinstance(result, tuple) else result
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the loader returned {type(model).__name__}, no module")
-    return model
-
-
-def _facts(result: Any) -> dict[str, Any]:
-    """What is the same of every load that runs in one of several threads."""
-    return observe_tensors(model_of(result))
-
-
-def observe_info(result: Any) -> dict[str, dict[str, Any]] | None:
-    """Loading info: field to container and values; None if none was returned."""
-    if not isinstance(result, tuple):
-        return None
-    if not isinstance(result[1], Mapping):
-        return {"(all)": {"container": type(result[1]).__name__, "values": []}}
-    return {
-        field: {"container": type(found).__name__, "values": sorted(map(_entry, found))}
-        for field, found in result[1].items()
-    }
-
-
-def _entry(value: Any) -> str:
-    """A key, or `name [stored shape] [model's shape]`; a bare name where the shapes are lost."""
-    if isinstance(value, (tuple, list)):
-        return " ".join(str(list(p)) if isinstance(p, (tuple, list)) else str(p) for p in value)
-    return str(value)
 
 
 def _peak_bytes() -> int:
@@ -322,9 +256,9 @@ def _peak_bytes() -> int:
 
 
 def warm_up(case: Case, *loaders: Loader) -> None:
-    """Load once and forget: what happens once in a process is over before it is observed."""
+    """Load once and discard the result: what happens once in a process is then over."""
     for loader in loaders:
-        with suppress(Exception):  # what is wrong with a loader is for its cases to say
+        with suppress(Exception):  # what is wrong with a loader shows in its cases
             observe(case, loader)
     gc.collect()
-    gc.freeze()  # what is imported stays; collecting between cases then costs next to nothing
+    gc.freeze()  # imported objects stay; collecting between cases then costs next to nothing

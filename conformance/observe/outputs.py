@@ -18,7 +18,7 @@ NEW_TOKENS = 6
 def example_inputs(model: nn.Module) -> dict[str, torch.Tensor] | None:
     """A fixed prompt, int64 (1, 8), for a model that takes tokens; None for another.
 
-    It lies where the model wants it: on its GPU, if it has one.
+    It is on the model's GPU, if it has one.
     """
     config = getattr(model, "config", None)
     if getattr(model, "main_input_name", "") != "input_ids" or config is None:
@@ -26,11 +26,15 @@ def example_inputs(model: nn.Module) -> dict[str, torch.Tensor] | None:
     vocabulary = getattr(config.get_text_config(), "vocab_size", None)
     if not isinstance(vocabulary, int):
         return None
-    tokens = [(7 * i + 3) % vocabulary for i in range(PROMPT_LENGTH)]
-    prompt = torch.tensor([tokens], device=_home(model))
+    prompt = torch.tensor([prompt_tokens(vocabulary)], device=_home(model))
     if getattr(config, "is_encoder_decoder", False):
         return {"input_ids": prompt, "decoder_input_ids": prompt[:, : PROMPT_LENGTH // 2]}
     return {"input_ids": prompt}
+
+
+def prompt_tokens(vocabulary: int) -> list[int]:
+    """The tokens of the prompt for a vocabulary of this size."""
+    return [(7 * i + 3) % vocabulary for i in range(PROMPT_LENGTH)]
 
 
 def _home(model: nn.Module) -> torch.device:
@@ -49,7 +53,7 @@ def forward(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torc
 def observe_outputs(model: Any, greedy: bool, new_tokens: int = NEW_TOKENS) -> dict[str, Any]:
     """Facts of every output; `greedy` adds the tokens of a greedy generation.
 
-    A forward that fails is an output of its own, `exception`: loaders may differ in it.
+    A forward that fails has one output, `exception`: loaders may differ in it.
     """
     inputs = example_inputs(model)
     if inputs is None:
@@ -65,6 +69,19 @@ def observe_outputs(model: Any, greedy: bool, new_tokens: int = NEW_TOKENS) -> d
     except Exception as exception:
         return {"exception": f"{type(exception).__name__}: {exception}"}
     return facts
+
+
+def observe_logits(model: Any) -> list[float] | None:
+    """Every logit of the prompt, in order; None where the forward fails or returns none."""
+    inputs = example_inputs(model)
+    if inputs is None:
+        return None
+    try:
+        with poisoned_memory():
+            logits = forward(model, inputs)["logits"]
+    except Exception:  # `observe_outputs` notes it
+        return None
+    return None if logits.is_meta else logits.double().reshape(-1).tolist()
 
 
 def _greedy(model: Any, inputs: dict[str, torch.Tensor], count: int) -> list[int]:

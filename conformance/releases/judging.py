@@ -12,6 +12,7 @@ from typing import Any
 from conformance.cases.case import Case
 from conformance.judge.changes import Outcome
 from conformance.judge.verdict import Judged, blank, verdict
+from conformance.observe.baseline import baseline
 from conformance.releases.prober import NotObserved, Probe, TargetUnusable
 from conformance.releases.targets import Target
 from conformance.results.records import ERROR, Observation
@@ -21,7 +22,7 @@ Advance = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Run:
-    """What one target made of the cases.
+    """The verdicts and observations of one target.
 
     Attributes:
         target: where.
@@ -48,7 +49,7 @@ class Work:
         cases: all of them.
         targets: all of them, in order.
         checkpoints: the user's, that the cases come from; empty for the fixtures.
-        ours: the folder of `remote.our_packages`.
+        ours: the folder of `prober.our_packages`.
         seconds: the limit of one load.
     """
 
@@ -71,7 +72,7 @@ def judge_in(target: Target, python: Path, work: Work, advance: Advance) -> Run:
     Args:
         target, python: where, and its interpreter.
         work: what.
-        advance: is told the case that is about to be judged.
+        advance: is called with the id of the case that is about to be judged.
 
     Raises:
         TargetUnusable: the probe does not start there, or finds another release than asked for.
@@ -92,16 +93,18 @@ def _outcome(case: Case, probe: Probe, judged: Judged, work: Work) -> Outcome:
     started = time.perf_counter()
     try:
         expected, actual = (_observed(case, probe, loader) for loader in ("reference", "stock"))
+        plain = baseline(case)
+        against = None if plain is None else _observed(plain, probe, "reference")
     except (NotObserved, TargetUnusable) as cause:
         result = replace(blank(case, judged, work.rerun(case)), status=ERROR, reason=str(cause))
         return Outcome(case, result)
     seconds = round(time.perf_counter() - started, 4)
-    result = verdict(case, expected, actual, judged, work.rerun(case))
+    result = verdict(case, expected, actual, judged, work.rerun(case), baseline=against)
     return Outcome(case, replace(result, seconds=seconds), actual)
 
 
 def _observed(case: Case, probe: Probe, loader: str) -> Observation:
-    """One load; a user's checkpoint in a process of its own, or its peak would mean nothing."""
+    """One load; a user's checkpoint in a process of its own, so that the peak is that load's."""
     if case.folder is not None:
         probe.stop()
     try:

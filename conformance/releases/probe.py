@@ -1,6 +1,6 @@
 """Observe cases by name, inside the environment that is judged.
 
-Runs in a process of its own, which may die: a line of JSON in for each load, a line out. Imports
+Runs in a process of its own, which may crash: a line of JSON in for each load, a line out. Imports
 nothing beyond the standard library, torch, safetensors, transformers, what these require, and our
 own packages.
 """
@@ -11,16 +11,16 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from conformance.cases.catalogue import CASES, own_cases
 from conformance.cases.token_cases import case_of
 from conformance.judge.session import header, open_session
-from conformance.observe.float64 import accuracy
+from conformance.observe.baseline import baseline
 from conformance.observe.loaders import find
-from conformance.observe.observe import observe, quiet
+from conformance.observe.observe import observe
 
 
 def main(arguments: list[str]) -> int:
@@ -29,18 +29,18 @@ def main(arguments: list[str]) -> int:
     with _answers() as answers:
         session = open_session(loader)
         _say(answers, {"ready": header(session) | {"release": session.release}})
-        cases = {case.id: case for case in [*CASES, *own_cases(*map(Path, folders))]}
+        cases = [*CASES, *own_cases(*map(Path, folders))]
+        plain_loads = [plain for case in cases if (plain := baseline(case)) is not None]
+        by_id = {case.id: case for case in [*cases, *plain_loads]}
         for request in _requests():
-            case = cases.get(request["case"]) or case_of(request["case"])
-            loaded = observe(case, find(request["loader"]))
-            with quiet():
-                observation = replace(loaded.observation, accuracy=accuracy(loaded.model))
-            _say(answers, {"observation": asdict(observation)})
+            case = by_id.get(request["case"]) or case_of(request["case"])
+            loaded = observe(case, find(request["loader"]), measured=True)
+            _say(answers, {"observation": asdict(loaded.observation)})
     return 0
 
 
 def _answers() -> TextIO:
-    """What was stdout: whatever libraries print from now on goes to stderr."""
+    """The process's stdout; whatever libraries print from now on goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers

@@ -1,4 +1,4 @@
-"""Have loads observed by the probe of a target, in a process that may die of them."""
+"""Have loads observed by the probe of a target, in a process that may crash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOAD_SECONDS = 300.0
 
 
 class NotObserved(RuntimeError):
-    """A load left no observation: its process crashed, was killed, or took too long."""
+    """A load left no observation: its process crashed, was killed, or exceeded the time limit."""
 
 
 class TargetUnusable(RuntimeError):
@@ -33,11 +33,11 @@ class TargetUnusable(RuntimeError):
 
 
 class Probe:
-    """The probe of one target, started when needed and again after it died.
+    """The probe of one target, started when needed and again after it ended.
 
     Attributes:
-        ready: what the probe says of its environment, once it was started: the header of a report,
-            and the release of transformers.
+        ready: the probe's environment, once it was started: the header of a report, and the release
+            of transformers.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Probe:
         self.stop()
 
     def start(self) -> None:
-        """Make sure that a probe waits for loads.
+        """Start the probe unless it runs.
 
         Raises:
-            TargetUnusable: none comes up; with the end of what it wrote.
+            TargetUnusable: it does not start; with the last line that it wrote.
         """
         if self._process is not None:
             return
@@ -88,7 +88,7 @@ class Probe:
 
         Raises:
             TargetUnusable: see `start`.
-            NotObserved: the process died of the load, or it took more than the limit.
+            NotObserved: the process ended during the load, or exceeded the time limit.
         """
         self.start()
         assert self._process is not None
@@ -108,7 +108,7 @@ class Probe:
 
 
 class _Process:
-    """A probe: lines of JSON to it, lines of JSON from it, and what it complained of."""
+    """A probe's process: lines of JSON to it, lines of JSON from it, and its stderr."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         # Lives as long as the process does, so no block can hold it.
@@ -174,9 +174,9 @@ class _Process:
 
 @contextmanager
 def our_packages() -> Iterator[Path]:
-    """A folder with nothing but our own packages, to go before a target's path.
+    """A folder with nothing but our own packages, for the front of a target's path.
 
-    The folder that they lie in may hold another transformers as well.
+    The folder that they are installed in may also hold another transformers.
     """
     with tempfile.TemporaryDirectory(prefix="conformance-ours-") as folder:
         home = Path(__file__).resolve().parents[2]

@@ -1,4 +1,8 @@
-"""The source of our own definitions with all that they need, as one text without our packages."""
+"""The source of our definitions with everything they need, as one text without our packages.
+
+A script needs some of about ninety definitions from eight files. One runtime file with all of them
+would have to repeat the code with which the conformance suite itself observes.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from pathlib import Path
 
 OURS = ("conformance", "conformance_fixtures", "reference_loader")
 
-# For the linters of this house only.
+# Comments for our own linters only.
 _MARK = re.compile(r"  # (noqa|type: ignore)\b.*")
 
 
 class NameTaken(RuntimeError):
-    """Two modules define the same name, and one text cannot hold both."""
+    """Two modules define the same name, which one text cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class _Module:
 
 
 class Bundle:
-    """Definitions in an order in which they can be carried out, and the imports they need.
+    """Definitions in an order in which they can be executed, and the imports they need.
 
     Attributes:
         imports: the lines, sorted.
@@ -54,22 +58,22 @@ class Bundle:
         return _drawn_together(self._imports)
 
     def take(self) -> list[str]:
-        """The definitions that came since this was last called."""
+        """The definitions that were added since the last call."""
         fresh = [place for place in self._texts if place not in self._taken]
         self._taken.update(fresh)
         return [self._texts[place] for place in fresh]
 
     def add(self, module: str, *names: str) -> None:
-        """Take these definitions of the module and all that they refer to.
+        """Add these definitions of the module and everything that they refer to.
 
         Raises:
-            NameTaken: a name is taken from another module already.
+            NameTaken: a name is already defined by another module.
         """
         for name in names:
             self._add(module, name)
 
     def imported(self, module: str, name: str) -> None:
-        """Import a name that is not ours."""
+        """Import a name from another package."""
         self._imports.add(f"from {module} import {name}")
 
     def _add(self, module: str, name: str) -> None:
@@ -94,10 +98,10 @@ class Bundle:
         place = (module, statement.lineno)
         if place in self._texts:
             return
-        self._texts[place] = ""  # what refers to itself is met again on the way
+        self._texts[place] = ""  # a definition that refers to itself comes here again
         for name in _names(statement):
             self._add(module, name)
-        del self._texts[place]  # after all that it needs
+        del self._texts[place]  # it goes after everything that it needs
         self._texts[place] = _text(read.lines, statement)
 
 

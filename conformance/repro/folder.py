@@ -1,4 +1,4 @@
-"""`conformance repro`: a case as a folder to paste into an upstream issue; it needs none of us."""
+"""`conformance repro`: a case as a folder for an upstream issue; it needs none of our packages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from conformance.cases.case import VALID, Case, ConfigFolder
-from conformance.judge.divergences import DOCUMENTED, INFO_KINDS, TENSOR_KINDS
-from conformance.judge.session import Session, header, rerun
+from conformance.judge.divergences import DOCUMENTED, INFO_KINDS, TENSOR_KINDS, compare
+from conformance.judge.session import Session, baseline_of, header, rerun
 from conformance.judge.verdict import verdict
 from conformance.observe.loaders import reference
 from conformance.observe.observe import observe
@@ -49,26 +48,27 @@ RUN = (
 
 
 class NotReproducible(RuntimeError):
-    """The case cannot be told without us; the message says why."""
+    """The case has no script without our packages; the message says why."""
 
 
 def repro(case: Case, out: Path, session: Session) -> Result:
-    """Write `out`, whole or not at all; what stock makes of the case here.
+    """Write `out`, whole or not at all; the verdict on the case in this environment.
 
     Raises:
         NotReproducible: the case needs a Hub, is about memory, or has no verdict here.
     """
     if case.hub is not None:
         raise NotReproducible(
-            f"{case.id} loads from a Hub: it needs a server, and no folder is one"
+            f"{case.id} loads from a Hub: it needs a server, which a folder cannot be"
         )
     if any(clauses()[identifier].stage == "MEM" for identifier in case.clauses):
         raise NotReproducible(
-            f"{case.id} is about the pages of the files while and after it loads: look at them "
-            "with /proc/self/smaps"
+            f"{case.id} is about the pages of the files during and after the load: look at them "
+            "in /proc/self/smaps"
         )
     wanted, found = (observe(case, loader).observation for loader in (reference, session.loader))
-    result = verdict(case, wanted, found, session.judged, rerun(case, session))
+    line = rerun(case, session)
+    result = verdict(case, wanted, found, session.judged, line, baseline=baseline_of(case))
     if result.status in (ERROR, SKIP):
         raise NotReproducible(f"{case.id} has no verdict here: {result.reason}")
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -81,26 +81,27 @@ def repro(case: Case, out: Path, session: Session) -> Result:
 
 
 def expected(case: Case, wanted: Observation, found: Observation) -> Expected:
-    """The places in which `found` is not as it should be; if there are none, those that the case is
-    about."""
+    """The places in which `found` differs; if there are none, those that the case is about."""
     changed, watched = _state(found), _state(found, everything=_concerns(case, "state"))
     if wanted.exception is not None and case.input_class == VALID:
-        return Expected()  # a model: what the release's own class does not give
+        return Expected()  # a model, which the release's own class does not give
     if wanted.exception is not None:
         types = wanted.exception["types"]
         raised = next((name for name in types if name in DOCUMENTED), types[0])
         return Expected(raised=raised, state=changed or watched)
     good = places(wanted)
     actual = good if found.exception is not None else places(found)
-    every = list(_union(good, actual))
-    differing = [place for place in every if _text(good, *place) != _text(actual, *place)]
+    both = [(prefix, name) for side in (good, actual) for prefix in side for name in side[prefix]]
+    every = list(dict.fromkeys(both))
+    different = {(each.kind, each.where) for each in compare(wanted, found)}
+    differing = [place for place in every if (_kind(*place), place[1]) in different]
     if not differing and not changed:
         differing, changed = [p for p in every if _is_about(case, *p)], watched
     return Expected(_only(good, differing), state=changed)
 
 
 def places(seen: Observation) -> Places:
-    """All that a load left."""
+    """Everything that a load left."""
     left = {"rng": seen.state["after"]["rng"], **seen.state.get("left", {})}
     return {
         **tensor_places(seen.tensors),
@@ -114,31 +115,22 @@ def places(seen: Observation) -> Places:
     }
 
 
-def _union(left: Places, right: Places) -> Iterable[tuple[str, str]]:
-    both = [(prefix, name) for side in (left, right) for prefix in side for name in side[prefix]]
-    return dict.fromkeys(both)
-
-
-def _at(found: Places, prefix: str, name: str) -> Any:
-    return found.get(prefix, {}).get(name, ABSENT)
-
-
-def _text(found: Places, prefix: str, name: str) -> str:
-    return json.dumps(_at(found, prefix, name), default=str)
-
-
 def _only(found: Places, chosen: Iterable[tuple[str, str]]) -> Places:
     kept: Places = {}
     for prefix, name in chosen:
-        kept.setdefault(prefix, {})[name] = _at(found, prefix, name)
+        kept.setdefault(prefix, {})[name] = found[prefix].get(name, ABSENT)
     return kept
 
 
+def _kind(prefix: str, name: str) -> str:
+    """The kind of divergence at the place, as `compare` has it."""
+    return INFO_KINDS.get(name, "config") if prefix == "keys in" else KINDS[prefix]
+
+
 def _is_about(case: Case, prefix: str, name: str) -> bool:
-    """Whether a cited clause speaks of the place; of a config, only what its file or the load says:
-    other fields are the release's."""
-    kind = INFO_KINDS.get(name, "config") if prefix == "keys in" else KINDS[prefix]
-    if not _concerns(case, kind):
+    """Whether a cited clause governs the place; of a config, only fields that its file or the load
+    names: other fields are the release's."""
+    if not _concerns(case, _kind(prefix, name)):
         return False
     return not prefix.endswith("config field") or name in _said(case)
 
@@ -153,20 +145,20 @@ def _said(case: Case) -> set[str]:
     for path in case.source().glob("*config.json"):
         try:
             found |= set(json.loads(path.read_text("utf-8")))
-        except (ValueError, TypeError, OSError):  # a case about a config that is none
+        except (ValueError, TypeError, OSError):  # a case about a malformed config
             continue
     return found - {"transformers_version"}
 
 
 def _state(found: Observation, everything: bool = False) -> tuple[str, ...]:
-    """What of the process the load changed, or all that there is; a load draws random numbers."""
+    """The facts of the process that the load changed, or all; a load may draw random numbers."""
     before, after = (found.state[when] for when in ("before", "after"))
     names = [name for name in before if everything or before[name] != after[name]]
     return tuple(name for name in names if name != "rng" or found.exception is not None)
 
 
 def _about(result: Result, session: Session) -> list[str]:
-    """What is shown, in lines: the case and its verdict, then the clauses."""
+    """What the script shows, in lines: the case and its verdict, then the clauses."""
     versions = header(session)["versions"]
     known = f" ({result.deviation})" if result.deviation else ""
     told = f"is not what is specified{known}" if result.divergences else "is as specified"
@@ -184,7 +176,7 @@ def _write(folder: Path, case: Case, wanted: Expected, about: list[str]) -> None
     source = case.source()
     folder.mkdir(parents=True)
     if source.is_dir():
-        # What lies beside a fixture belongs to it: a path in it may lead there.
+        # The folder around a fixture belongs to it: a path in the checkpoint may lead there.
         whole = source.parent if case.folder is None else source
         target = folder if case.folder is None else folder / "checkpoint"
         shutil.copytree(whole, target, symlinks=True, dirs_exist_ok=True)

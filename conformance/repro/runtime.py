@@ -1,17 +1,17 @@
-"""What the script of `conformance repro` carries along: what a load left, as places with values.
+"""What a load left, as places with values: functions that the script of `conformance repro` holds.
 
-A place is a prefix, as in `dtype of`, and a name. The command takes what it expects by the same
-functions as the script takes what it finds.
+A place is a prefix, as in `dtype of`, and a name. The command notes what it expects with the same
+functions with which the script notes what it finds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from conformance.observe.observe import (
+from conformance.observe.facts import (
     model_of,
     observe_config,
     observe_device_map,
@@ -21,6 +21,7 @@ from conformance.observe.observe import (
     observe_tensors,
 )
 from conformance.observe.outputs import observe_outputs
+from conformance.world.threads import how_it_differs
 
 Places = dict[str, dict[str, Any]]
 
@@ -39,7 +40,7 @@ TENSOR_FACTS = {
 
 
 def tensor_places(tensors: Mapping[str, Mapping[str, Any]]) -> Places:
-    """What `observe_tensors` says."""
+    """The places of `observe_tensors`."""
     return {
         prefix: {name: facts[fact] for name, facts in tensors.items()}
         for fact, prefix in TENSOR_FACTS.items()
@@ -47,7 +48,7 @@ def tensor_places(tensors: Mapping[str, Mapping[str, Any]]) -> Places:
 
 
 def module_places(modules: Mapping[str, tuple[str, bool]]) -> Places:
-    """What `observe_modules` says."""
+    """The places of `observe_modules`."""
     return {
         "class of module": {name or "(model)": facts[0] for name, facts in modules.items()},
         "training of": {name or "(model)": facts[1] for name, facts in modules.items()},
@@ -55,7 +56,7 @@ def module_places(modules: Mapping[str, tuple[str, bool]]) -> Places:
 
 
 def info_places(info: Mapping[str, Mapping[str, Any]] | None) -> Places:
-    """What `observe_info` says."""
+    """The places of `observe_info`."""
     return {
         "returned:": {"loading info": info is not None},
         "container of": {name: facts["container"] for name, facts in (info or {}).items()},
@@ -64,43 +65,43 @@ def info_places(info: Mapping[str, Mapping[str, Any]] | None) -> Places:
 
 
 def dict_places(prefix: str, found: Mapping[str, Any] | None) -> Places:
-    """What a dict says that a model may not have."""
+    """The entries of a dict that a model may lack."""
     return {prefix: {"(all)": None} if found is None else dict(found)}
 
 
 def tensors_found(result: Any) -> Places:
-    """Of what a load returned: its tensors."""
+    """The places of the tensors that a load returned."""
     return tensor_places(observe_tensors(model_of(result)))
 
 
 def modules_found(result: Any) -> Places:
-    """Of what a load returned: its modules."""
+    """The places of the modules that a load returned."""
     return module_places(observe_modules(model_of(result)))
 
 
 def info_found(result: Any) -> Places:
-    """Of what a load returned: the loading info."""
+    """The places of the loading info that a load returned."""
     return info_places(observe_info(result))
 
 
 def config_found(result: Any, passed: Mapping[str, str]) -> Places:
-    """Of what a load returned: the config; `passed` says what became of one that was given."""
+    """The places of the config; `passed` says whether a config that was given changed."""
     return dict_places("config field", observe_config(model_of(result)) | dict(passed))
 
 
 def generation_config_found(result: Any) -> Places:
-    """Of what a load returned: the generation config."""
+    """The places of the generation config."""
     found = observe_generation_config(model_of(result))
     return dict_places("generation config field", found)
 
 
 def device_map_found(result: Any) -> Places:
-    """Of what a load returned: the device map."""
+    """The places of the device map."""
     return dict_places("device of module", observe_device_map(model_of(result)))
 
 
 def outputs_found(result: Any, greedy: bool) -> Places:
-    """Of what a load returned: what the model computes."""
+    """The places of what the model computes."""
     return dict_places("output", observe_outputs(model_of(result), greedy))
 
 
@@ -117,8 +118,14 @@ def config_with(model_class: Any, folder: str, changes: Mapping[str, Any]) -> An
     return config
 
 
+def threads_found(threads: Sequence[Mapping[str, Any]]) -> str:
+    """The first of several loads at once that differs from the load alone, and how."""
+    told = [f"thread {t['thread']} of {t['of']}: {how_it_differs(t)}" for t in threads]
+    return next((text for text in told if not text.endswith(": ")), "as alone")
+
+
 def refusal(wanted: str, names: tuple[str, ...], error: BaseException | None) -> list[Places]:
-    """What is expected of a load that is to raise `wanted`, or "nothing"; and what came."""
+    """What is expected of a load that must raise `wanted`, or "nothing"; and what it raised."""
     types = ["nothing"] if error is None else [each.__name__ for each in type(error).__mro__]
     raised = wanted if wanted in types else types[0] if error is None else f"{types[0]}: {error}"
     expected: Places = {"raised": {"by the load": wanted}}
@@ -133,7 +140,7 @@ def refusal(wanted: str, names: tuple[str, ...], error: BaseException | None) ->
 
 
 def as_expected(expected: Places, actual: Places) -> bool:
-    """Print the places that differ, or all if none does; whether none does."""
+    """Print the places that differ, or all places if none does; True if none does."""
     same, other = [], []
     for prefix, places in expected.items():
         for name, wanted in places.items():

@@ -1,4 +1,4 @@
-"""The text of the script that `conformance repro` writes: one case, told without our packages."""
+"""The text of the script that `conformance repro` writes: one case, without our packages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WIDTH = 99
 
 SCRIPTED = "conformance.repro.runtime"
 
-# What finds places in the result of a load, and their prefixes.
+# The functions that find places in the result of a load, and the prefixes of those places.
 FINDERS = {
     "tensors_found(result)": tuple(TENSOR_FACTS.values()),
     "modules_found(result)": ("class of module", "training of"),
@@ -40,7 +40,7 @@ FINDERS = {
 
 CHECKPOINT = 'str(HERE / "checkpoint")'
 
-# What an option stands for: the expression, and what is imported for it.
+# The expression for an option of this type, and the import that it needs.
 STANDING_FOR: dict[type, tuple[str, str]] = {
     ConfigFolder: ('str(HERE / "config")', "pathlib Path"),
     EmptyFolder: ("mkdtemp()", "tempfile mkdtemp"),
@@ -53,28 +53,35 @@ STANDING_FOR: dict[type, tuple[str, str]] = {
 OFFLINE = """\
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a path that is no folder is no question to a Hub
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a path that is no folder causes no request to a Hub
 """
 
 ATTEMPT = '''\
-def attempt({arguments}):
+def attempt(options):
     """What the load returns, and what it raises."""
     torch.manual_seed({seed})
     try:
         with poisoned_memory():
-            return {load}, None
+            return load(options), None
     except (Exception, SystemExit) as error:
         return None, error'''
 
-ALONE = {"arguments": "options", "load": "load(options)"}
-IN_THREADS = {
-    "arguments": "options, odd",
-    "load": "load_in_threads({}, lambda: load(options), facts, odd)",
-}
-FACTS = '''\
+IN_THREADS = '''\
 def facts(result):
-    """What is to be the same of every load."""
-    return observe_tensors(model_of(result))'''
+    """What must be the same for every load."""
+    return observe_tensors(model_of(result))
+
+
+def attempt(options):
+    """What the load returns, what it raises, and what each of several loads at once did."""
+    torch.manual_seed({seed})
+    try:
+        with poisoned_memory():
+            result, threads = load_in_threads({threads}, lambda: load(options), facts)
+    except (Exception, SystemExit) as error:
+        return None, error, []
+    raised = isinstance(result, Exception)
+    return None if raised else result, result if raised else None, threads'''
 
 END = """\
 if __name__ == "__main__":
@@ -83,12 +90,12 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class Expected:
-    """What the script holds a load against.
+    """What the script compares a load with.
 
     Attributes:
-        places: what a good load leaves.
-        raised: the type of the error that a load of invalid input raises; "" if it is to load.
-        state: what of the process is to be after the load as before.
+        places: what a correct load leaves.
+        raised: the type of the error that a load of invalid input raises; "" if it must load.
+        state: the facts of the process that must be the same after the load as before.
     """
 
     places: Places = field(default_factory=dict)
@@ -106,8 +113,8 @@ def script(case: Case, expected: Expected, about: Sequence[str]) -> str:
 
     Args:
         case: a case that needs no Hub.
-        expected: what to hold it against.
-        about: lines for its head.
+        expected: what a correct load leaves.
+        about: lines for the comment at the top.
     """
     bundle = Bundle()
     bundle.imported("pathlib", "Path")
@@ -173,17 +180,17 @@ def _load(case: Case, bundle: Bundle) -> str:
 
 
 def _attempt(case: Case, bundle: Bundle) -> str:
-    """The function `attempt`; with `facts`, where loads are held against each other."""
+    """The function `attempt`, and `facts` where several loads at once are compared."""
     if case.threads == 1:
-        return ATTEMPT.format(seed=SEED, **ALONE)
+        return ATTEMPT.format(seed=SEED)
     bundle.add("conformance.world.threads", "load_in_threads")
-    bundle.add("conformance.observe.observe", "observe_tensors", "model_of")
-    load = IN_THREADS["load"].format(case.threads)
-    return f"{FACTS}\n\n\n{ATTEMPT.format(seed=SEED, arguments=IN_THREADS['arguments'], load=load)}"
+    bundle.add("conformance.observe.facts", "observe_tensors", "model_of")
+    bundle.add(SCRIPTED, "threads_found")
+    return IN_THREADS.format(seed=SEED, threads=case.threads)
 
 
 def _model(case: Case, bundle: Bundle) -> str:
-    """The name of the class, there once the bundle is."""
+    """The name of the class, which the bundle defines or imports."""
     module, _, name = case.model.partition(":")
     if not case.model:
         module, name = "transformers", named_class(str(case.source())).__name__
@@ -195,7 +202,7 @@ def _model(case: Case, bundle: Bundle) -> str:
 
 
 def _folder(case: Case) -> str:
-    """The checkpoint; a case on a folder that is not there is about that."""
+    """The checkpoint; a case on a folder that does not exist is about that."""
     source = case.source()
     return CHECKPOINT if source.is_dir() else repr(str(source))
 
@@ -225,8 +232,8 @@ def _literal(value: Any, bundle: Bundle, model: str) -> str:
 
 
 def _main(case: Case, expected: Expected, bundle: Bundle) -> str:
-    """The function that loads, looks, prints and says how it ended."""
-    lines = ['"""Load, look, print; 1 if anything differs."""', *_before(case, expected, bundle)]
+    """The function that loads, compares, prints and returns the exit code."""
+    lines = ['"""Load, compare, print; 1 if anything differs."""', *_before(case, expected, bundle)]
     lines += _attempted(case, expected, bundle)
     if expected.raised:
         lines += [f"expected, actual = refusal({expected.raised!r}, {case.names!r}, error)"]
@@ -247,15 +254,14 @@ _FAILED = ['    expected, actual = refusal("nothing", (), error)']
 
 
 def _before(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
-    odd = ", []" if case.threads > 1 else ""
     if expected.in_process:
         bundle.add("conformance.world.process", "Library", "process_state", "put_back")
         yield "library = Library()"
-        yield "with put_back(library):  # what happens once in a process is over after this"
-        yield f"    attempt(options_of_load(){odd})"
+        yield "with put_back(library):  # some things happen only once in a process"
+        yield "    attempt(options_of_load())"
     yield "options = options_of_load()"
     if _passes_config(case):
-        bundle.add("conformance.observe.observe", "text_of", "unchanged")
+        bundle.add("conformance.observe.facts", "text_of", "unchanged")
         yield 'given = text_of(options["config"])'
 
 
@@ -264,23 +270,21 @@ def _passes_config(case: Case) -> bool:
 
 
 def _attempted(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
-    """The load, within what its caller has set."""
-    within, odd = "", ", odd" if case.threads > 1 else ""
-    if odd:
-        yield "odd = []"
+    """The load, within the surroundings that its caller has set."""
+    within, threads = "", ", threads" if case.threads > 1 else ""
     if case.under:
         bundle.add("conformance.world.process", "surrounded")
         yield f"with surrounded({case.under!r}):"
         within = "    "
     if expected.in_process:
         yield f"{within}before = process_state(library)"
-    yield f"{within}result, error = attempt(options{odd})"
+    yield f"{within}result, error{threads} = attempt(options)"
     if expected.in_process:
         yield f"{within}after = process_state(library)"
 
 
 def _finders(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
-    """The expressions that find all places that are expected."""
+    """The expressions that find all expected places."""
     passed = f'{{"{PASSED}": unchanged(options["config"], given)}}'
     passed = passed if _passes_config(case) else "{}"
     for finder, prefixes in FINDERS.items():
@@ -297,12 +301,12 @@ def _finders(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
 
 
 def _after(case: Case, expected: Expected) -> Iterator[str]:
-    """What is to be as before the load, and in every thread as alone."""
+    """What must be as before the load, and in every thread as in a load alone."""
     if expected.state:
         for places, state in (("expected", "before"), ("actual", "after")):
             kept = f'{places}.get("state of", {{}}) | {{name: {state}[name] for name in STATE}}'
             yield f'{places} = {places} | {{"state of": {kept}}}'
     if case.threads > 1:
-        yield 'told = f"{odd[0].where}: {odd[0].actual}" if odd else "as alone"'
         yield 'expected = expected | {"loads at once": {"in every thread": "as alone"}}'
-        yield 'actual = actual | {"loads at once": {"in every thread": told}}'
+        found = '{"loads at once": {"in every thread": threads_found(threads)}}'
+        yield f"actual = actual | {found}"

@@ -1,4 +1,6 @@
-"""An observation as little JSON as will do, and back: facts that many tensors share stand once."""
+"""An observation as compact JSON, and back: facts that many tensors share are written once.
+
+Left out are the facts that only absolute checks read, and those of the process."""
 
 from __future__ import annotations
 
@@ -10,17 +12,17 @@ from typing import Any
 from conformance.results.name_patterns import grouped
 from conformance.results.records import Observation, finite
 
-# What is a tensor's own; all other facts are shared by many.
+# Facts that differ from tensor to tensor; many tensors share the others.
 OWN = ("fingerprint", "storage")
 
-# What is kept as it is.
+# Fields that are kept unchanged.
 WHOLE = ("info", "config", "generation_config", "device_map", "outputs", "accuracy")
 
 _NUMBERS = re.compile(r"\{(\d+(?:\.\.\d+)?(?:,\d+(?:\.\.\d+)?)*)\}")
 
 
 def compact(seen: Observation) -> dict[str, Any]:
-    """What a load left, without process, seconds and memory, as data that JSON has words for."""
+    """What a load left, without process, seconds and memory, as data that JSON can represent."""
     kept = {name: finite(getattr(seen, name)) for name in WHOLE}
     return {
         "tensors": list(_tensors(seen.tensors)),
@@ -35,7 +37,7 @@ def expanded(data: Mapping[str, Any]) -> Observation:
     """The observation that was made compact.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: the data is of no observation.
+        KeyError, TypeError, ValueError, AttributeError: the data is not a compact observation.
     """
     tensors: dict[str, dict[str, Any]] = {}
     for group in data["tensors"]:
@@ -75,7 +77,7 @@ def _modules(modules: Mapping[str, tuple[str, bool]]) -> Iterator[dict[str, Any]
 
 
 def _usable(accuracy: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Numbers that are to be reckoned with must be numbers."""
+    """None if one of its numbers is not finite."""
     if accuracy is None:
         return None
     numbers = [accuracy["unit"], accuracy["error"] or 0.0, *accuracy["sample"]]
@@ -83,7 +85,7 @@ def _usable(accuracy: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 def _patterns(names: Sequence[str]) -> list[str]:
-    """The names drawn together, where that can be undone."""
+    """The names as patterns, if `names_of` gives them back."""
     drawn = grouped(names)
     return drawn if sorted(_all(drawn)) == sorted(names) else list(names)
 
@@ -93,7 +95,7 @@ def _all(patterns: Iterable[str]) -> list[str]:
 
 
 def names_of(pattern: str) -> list[str]:
-    """What `grouped` drew together: `layers.{0..2,5}.weight` is four names."""
+    """The names of a pattern of `grouped`: `layers.{0..2,5}.weight` is four names."""
     found = _NUMBERS.search(pattern)
     if found is None:
         return [pattern]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,10 +27,15 @@ class Observation:
         config, generation_config: as dicts.
         device_map: `hf_device_map`, if the model has one.
         outputs: output name to the facts of a tensor, or a list of tokens.
-        accuracy: how close the logits are to float64, as `accuracy.accuracy` says; or None.
-        state: what belongs to the process, before and after; what was left on disk.
-        asked: what the Hub was asked for: file to bytes of its content that were sent.
-        findings: what the absolute checks object to, as divergences.
+        accuracy: how close the logits are to float64, as `float64.accuracy` says; or None.
+        state: the state of the process, before and after; what was left in the offload folder.
+        asked: the requests to the Hub: file to bytes of its content that were sent.
+        details: name to the facts of a tensor that only absolute checks read, as
+            `tensor_details.observe_details` says.
+        logits: every logit, where the case is about them (OUT-2); or None.
+        threads: what each of several loads at once did, as `threads.load_in_threads` says.
+        mappings: how many mappings of the checkpoint's files are left (MEM-2); or None.
+        resident_bytes: the most bytes of mapped files that were resident at once (MEM-3); or None.
         seconds: wall time of the load.
         peak_bytes: how far the load raised the process's peak of resident memory.
     """
@@ -46,15 +51,18 @@ class Observation:
     accuracy: Mapping[str, Any] | None = None
     state: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
-    findings: tuple[Divergence, ...] = ()
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    logits: Sequence[float] | None = None
+    threads: Sequence[Mapping[str, Any]] = ()
+    mappings: int | None = None
+    resident_bytes: int | None = None
     seconds: float = 0.0
     peak_bytes: int = 0
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Observation:
         """An observation that was written as JSON."""
-        findings = tuple(Divergence(**found) for found in record["findings"])
-        return cls(**{**record, "findings": findings})
+        return cls(**record)
 
 
 @dataclass(frozen=True)

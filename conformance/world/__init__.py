@@ -1,1 +1,1 @@
-"""What surrounds a load: process state, threads, a local Hub, faults, memory, GPUs, user model classes."""
+"""What surrounds a load: process state, threads, a Hub, faults, memory, GPUs, model classes."""

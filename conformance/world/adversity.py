@@ -1,4 +1,4 @@
-"""What goes wrong around a load: a full disk, files nobody may read, weights that are exchanged."""
+"""What goes wrong around a load: a full disk, unreadable files, weights replaced meanwhile."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 
 from conformance_fixtures.cache import cache_root
 
-# Room for a config and none for weights: a file is cut off here as on a full disk.
+# Space for a config but not for weights: a file is truncated here as on a full disk.
 ROOM = 8192
 
-# Linux: the third form of the call; reading and writing, and searching, against a file's mode.
+# Linux: version 3 of the call; the capabilities that override a file's permissions: to read and
+# write, and to search.
 _CAPABILITIES, _OVERRIDING = 0x20080522, 1 << 1 | 1 << 2
 
 
@@ -24,7 +25,7 @@ _CAPABILITIES, _OVERRIDING = 0x20080522, 1 << 1 | 1 << 2
 def disk_full() -> Iterator[None]:
     """Within, a file of this process that grows beyond `ROOM` bytes fails with an `OSError`.
 
-    It is the limit of a file's size, which can be lifted again; a full disk has another number.
+    It sets the limit of file sizes, which can be lifted again; a full disk has another errno.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
@@ -36,7 +37,7 @@ def disk_full() -> Iterator[None]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Within, the modes of files hold for this thread and those it starts, for root's too."""
+    """Within, file permissions apply to this thread and those it starts, even if root runs them."""
     if os.geteuid() != 0:
         yield
         return
@@ -56,7 +57,7 @@ def unprivileged() -> Iterator[None]:
 
 @contextmanager
 def copied(source: Path) -> Iterator[Path]:
-    """A copy of the folder, of the same name every time and of one process at a time."""
+    """A copy of the folder, at the same path every time, for one process at a time."""
     place = cache_root() / "copied"
     place.mkdir(parents=True, exist_ok=True)
     with (place / ".lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""Which GPUs a case needs, and which are there."""
+"""Which GPUs a case needs, and which this machine has."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ CPU = "cpu"
 
 
 def lacks(case: Case) -> str:
-    """Why the case cannot run on this machine; empty where it can."""
+    """Why the case cannot run on this machine; empty if it can."""
     reason = absent(case.device)
     if reason or case.device == CPU:
         return reason
     wanted, there = gpus(case), torch.cuda.device_count()
-    return f"needs {wanted} GPUs; there is {there}" if wanted > there else ""
+    return f"needs {wanted} GPUs; this machine has {there}" if wanted > there else ""
 
 
 def absent(device: str) -> str:
-    """Why the device cannot be used; empty where it can."""
+    """Why the device cannot be used; empty if it can."""
     there = device == CPU or torch.cuda.is_available()
     return "" if there else "no CUDA device: torch.cuda.is_available() is False"
 
 
 def gpus(case: Case) -> int:
-    """How many: one more than the highest number that the case names."""
+    """How many GPUs the case needs: one more than the highest index that it names."""
     asked = case.options.get("device_map")
     places = list(asked.values()) if isinstance(asked, Mapping) else [asked]
     places += [*(case.options.get("max_memory") or {})]
@@ -45,13 +45,13 @@ def _number(place: Any) -> int:
 
 
 def described(device: str) -> str:
-    """The device as a report has it: with the name of the GPU."""
+    """The device as a report shows it: with the name of the GPU."""
     if device == CPU or not torch.cuda.is_available():
         return device
     return f"{device} ({torch.cuda.get_device_name()})"
 
 
 def prepare(device: str) -> None:
-    """Have matrix products on a GPU give the same bits every time; before it is first used."""
+    """Make matrix products on a GPU deterministic; call it before the GPU is first used."""
     if device != CPU:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

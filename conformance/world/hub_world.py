@@ -1,7 +1,7 @@
-"""The world of a load by id: a Hub that lasts as long as the load, and a client that asks no other.
+"""The Hub of a load by repository id: a local server, and a client that sends requests to it alone.
 
-Client and loader are those of this process: what they keep of the real Hub (where it is, whether it
-may be asked, open connections) is exchanged, and put back. Releases keep it in different places.
+Client and loader are those of this process: what they keep of the real Hub (its address, offline
+mode, open connections) is replaced, and restored afterwards. Releases keep it in different places.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,21 +25,40 @@ from conformance_fixtures.hub.pages import id_of, read_commit
 from conformance_fixtures.write import materialise
 
 
+@dataclass(frozen=True)
+class Served:
+    """A checkpoint as the loader gets it.
+
+    Attributes:
+        source: what the loader is given.
+        hub: the Hub that serves it; None for a folder.
+    """
+
+    source: str | None
+    hub: Hub | None = None
+
+    def requested(self) -> dict[str, int]:
+        """The requests of the load: file, or path of another request, to bytes of content sent."""
+        sent: dict[str, int] = {}
+        for request in self.hub.asked("*") if self.hub else ():
+            name = _file(request.path)
+            content = request.sent if request.status in (200, 206) else 0
+            sent[name] = sent.get(name, 0) + content
+        return sent
+
+
 @contextmanager
-def sourced(
-    case: Case, source: Path, options: Mapping[str, Any], asked: dict[str, int]
-) -> Iterator[str | None]:
-    """What the loader is given as the source; for a case of the Hub, that Hub is there meanwhile.
+def sourced(case: Case, source: Path, options: Mapping[str, Any]) -> Iterator[Served]:
+    """Within, the case's checkpoint can be loaded; a case of the Hub has its server meanwhile.
 
     Args:
         case: the case.
         source: its checkpoint.
-        options: of the load; what the cache holds is in `cache_dir`, if that is among them.
-        asked: takes what the Hub is asked for during the load: file to bytes of content sent.
+        options: of the load; the cached files are put in `cache_dir`, if that is among them.
     """
     if case.hub is None:
         with copied(source) if case.copied else nullcontext(source) as folder:
-            yield case.given_source(folder)
+            yield Served(case.given_source(folder))
         return
     small_chunks = patch("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
     with TemporaryDirectory(prefix="conformance-hub-") as folder, Hub() as hub, small_chunks:
@@ -47,22 +67,19 @@ def sourced(
         _fill(hub, case.hub, source, default, Path(options.get("cache_dir", default)))
         _disturb(hub, case.hub)
         hub.requests.clear()
-        try:
-            with asking(hub, default, offline=case.hub.offline):
-                yield case.given_source(source)
-        finally:
-            asked.update(_sent(hub))
+        with asking(hub, default, offline=case.hub.offline):
+            yield Served(case.given_source(source), hub)
 
 
 @contextmanager
 def asking(hub: Hub, cache: Path, offline: bool = False) -> Iterator[None]:
-    """Within, the client of this process asks `hub` and no other, and does not wait to ask again.
+    """Within, the client of this process sends requests to `hub` only, and retries without waiting.
 
-    Its downloads lie in `cache`; no token of the user's is sent, no proxy asked.
+    Its downloads go to `cache`; it sends no token of the user's and uses no proxy.
     """
     with ExitStack() as exchanged:
         wanted = _settings(hub, str(cache), offline)
-        # All are imported first: one that is imported later takes the settings of now for its own.
+        # Import all first: a module that is imported later would keep the replaced settings.
         for module in [importlib.import_module(place) for place in wanted]:
             for name, value in wanted[module.__name__].items():
                 if hasattr(module, name):
@@ -73,12 +90,12 @@ def asking(hub: Hub, cache: Path, offline: bool = False) -> Iterator[None]:
 
 
 def commit_id(source: Path) -> str:
-    """The id that the commit with the files of the folder has on the Hub."""
+    """The id on the Hub of the commit that holds the files of the folder."""
     return id_of(read_commit(source))
 
 
 def _settings(hub: Hub, cache: str, offline: bool) -> dict[str, dict[str, Any]]:
-    """Module to what it keeps; of these names, each release of each package has some."""
+    """Module to the settings it keeps; each release of each package has some of these names."""
     template = {"HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}"}
     client = {
         "ENDPOINT": hub.url,
@@ -92,9 +109,9 @@ def _settings(hub: Hub, cache: str, offline: bool) -> dict[str, dict[str, Any]]:
         "HUGGINGFACE_CO_RESOLVE_ENDPOINT": hub.url,
         "TRANSFORMERS_CACHE": cache,
         "_is_offline_mode": offline,
-        "_hf_api": None,  # made when it is needed, for the endpoint of that time
+        "_hf_api": None,  # made on first use, for the endpoint of that moment
     }
-    # Stock would have a pickled checkpoint converted by a service outside, in the background.
+    # Stock would ask a remote service to convert a pickled checkpoint, in the background.
     conversion = {"auto_conversion": _no_conversion, "Process": _NoProcess}
     return {
         "huggingface_hub.constants": client | template,
@@ -111,7 +128,7 @@ def _no_conversion(*args: Any, revision: str = "main", **options: Any) -> tuple[
 
 class _NoProcess:
     def __init__(self, **options: Any) -> None:
-        """A process that is not started."""
+        """Accept what a process accepts."""
 
     def start(self) -> None:
         """Do nothing."""
@@ -119,7 +136,7 @@ class _NoProcess:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """No proxy, no token of the user's, no conversion; all other variables are let be."""
+    """No proxy, no token of the user's, no conversion; other variables stay as they are."""
     wanted = {
         **dict.fromkeys(("NO_PROXY", "no_proxy"), "*"),
         **dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), ""),
@@ -139,7 +156,7 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _connections() -> Iterator[None]:
-    """No connection from before is used, nor one from within afterwards: each has its settings."""
+    """Within, use no connection from before, and afterwards none from within."""
     from huggingface_hub.utils import _http
 
     forget = getattr(_http, "close_session", None) or _http.reset_sessions
@@ -157,7 +174,7 @@ def _publish(hub: Hub, world: OnHub, source: Path) -> None:
 
 
 def _fill(hub: Hub, world: OnHub, source: Path, default: Path, cache: Path) -> None:
-    """What the cache holds before the load: whole files as the client's own command gets them."""
+    """Fill the cache before the load, with whole files as the client itself downloads them."""
     from huggingface_hub import snapshot_download
 
     if world.cached:
@@ -178,7 +195,7 @@ def _fill(hub: Hub, world: OnHub, source: Path, default: Path, cache: Path) -> N
 
 
 def _disturb(hub: Hub, world: OnHub) -> None:
-    """What happens on the Hub before the load that the cache knows nothing of, and during it."""
+    """Arrange what changes on the Hub after the cache was filled, before and during the load."""
     if world.newer:
         hub.publish(world.repository, materialise(world.newer))
     if world.token is not None:
@@ -193,16 +210,6 @@ def _disturb(hub: Hub, world: OnHub) -> None:
             hub.fail(failure.path, failure.times, failure.status)
         else:
             hub.cut(failure.path, failure.cut, failure.times)
-
-
-def _sent(hub: Hub) -> dict[str, int]:
-    """File to bytes of its content sent; what is no file, by its path."""
-    sent: dict[str, int] = {}
-    for request in hub.asked("*"):
-        name = _file(request.path)
-        content = request.sent if request.status in (200, 206) else 0
-        sent[name] = sent.get(name, 0) + content
-    return sent
 
 
 def _file(path: str) -> str:

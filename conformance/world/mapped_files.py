@@ -1,4 +1,4 @@
-"""The pages of a checkpoint's files: what is mapped, and how much lies in memory meanwhile."""
+"""The pages of a checkpoint's files: which files are mapped, and how many pages are resident."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
-from conformance.results.records import Divergence
-
-CLAUSE = "MEM-3"
-MOST = 0.5  # of the checkpoint's bytes
-
-# Calls of Python functions from one look to the next: a load of any loader makes thousands.
+# Calls of Python functions from one sample to the next: any load makes thousands.
 EVERY = 20
 
 MAPS, STATUS = Path("/proc/self/maps"), Path("/proc/self/status")
 
 Span = tuple[int, int]
+
+
+@dataclass
+class Resident:
+    """The most bytes of mapped files that were resident at once, above those before."""
+
+    peak: int = 0
 
 
 def mapped(folder: Path) -> list[Span]:
@@ -38,29 +41,27 @@ def is_view(tensor: torch.Tensor, spans: list[Span]) -> bool:
 
 
 @contextmanager
-def watched(size: int, found: list[Divergence]) -> Iterator[None]:
-    """Object, in `found`, if more than half of `size` bytes of files lie in memory at any time.
+def watched() -> Iterator[Resident]:
+    """Sample how many bytes of mapped files are resident.
 
-    What the process had of files before is not counted. A look costs some microseconds, and is
-    taken at every twentieth call of a Python function, in every thread that begins meanwhile.
+    A sample costs some microseconds, and is taken at every twentieth call of a Python function, in
+    this thread and in every thread that starts meanwhile.
     """
-    held, calls, most = _of_files(), 0, 0
+    found, before, calls = Resident(), _of_files(), 0
 
     def look(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal calls, most
+        nonlocal calls
         if event == "call" and (calls := calls + 1) % EVERY == 0:
-            most = max(most, _of_files() - held)
+            found.peak = max(found.peak, _of_files() - before)
 
-    before, in_threads = sys.getprofile(), threading.getprofile()
+    profile, in_threads = sys.getprofile(), threading.getprofile()
     sys.setprofile(look)
     threading.setprofile(look)
     try:
-        yield
+        yield found
     finally:
-        sys.setprofile(before)
+        sys.setprofile(profile)
         threading.setprofile(in_threads)
-        if most > MOST * size:
-            found.append(Divergence("state", "pages of the source", "half at most", "more", CLAUSE))
 
 
 def _span(text: str) -> Span:
@@ -69,6 +70,6 @@ def _span(text: str) -> Span:
 
 
 def _of_files() -> int:
-    """Bytes of files that lie in memory as this process has mapped them."""
+    """Bytes of files that are resident in this process's mappings."""
     text = STATUS.read_text("ascii")
     return int(text.partition("RssFile:")[2].split(maxsplit=1)[0]) * 1024

@@ -1,4 +1,4 @@
-"""The memory of this process, and of what it has on the GPU. Linux only: it is /proc that knows."""
+"""The memory of this process, on the host and on the GPU. Linux only: it reads /proc."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ INTERVAL = 0.001  # seconds between two samples
 
 @dataclass
 class Peaks:
-    """The most that was held above what was held at first, in bytes.
+    """Peaks above the memory held at first, in bytes.
 
-    `total` is the most of both together, which need not come at one time; the kernel's own count.
+    `total` is the kernel's own peak of both kinds together, which may peak at different times.
     """
 
     anonymous: int = 0
@@ -37,15 +37,15 @@ def resident(*names: str) -> list[int]:
 
 
 def is_told() -> bool:
-    """Whether this system tells the peak of a process; some containers do not."""
+    """Whether this system reports the peak of a process; some containers do not."""
     return os.access(CLEAR, os.W_OK)
 
 
 @contextmanager
 def peaks(sampled: bool) -> Iterator[Peaks]:
-    """What the block takes; anonymous and file-backed apart only where a thread samples them."""
+    """The peaks of the block; anonymous and file-backed memory apart only if `sampled`."""
     found = Peaks()
-    CLEAR.write_text("5")  # the kernel's own peak starts anew
+    CLEAR.write_text("5")  # resets the kernel's own peak
     (before,) = resident("VmRSS")
     stop = threading.Event()
     thread = threading.Thread(target=_sample, args=(found, stop))
@@ -69,10 +69,10 @@ def _sample(found: Peaks, stop: threading.Event) -> None:
 
 
 def warm(size: int) -> None:
-    """Touch `size` bytes and give them back.
+    """Touch `size` bytes and release them.
 
-    A virtual machine's memory that its host has taken back is up to ten times slower to touch;
-    every contender starts with memory that is there.
+    A virtual machine's memory that its host has reclaimed is up to ten times slower to touch; every
+    contender starts with resident memory.
     """
     with mmap.mmap(-1, max(size, mmap.PAGESIZE)) as held:
         view = (ctypes.c_char * len(held)).from_buffer(held)
@@ -81,7 +81,7 @@ def warm(size: int) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Have the page cache forget the files of a folder."""
+    """Evict the files of a folder from the page cache."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -89,7 +89,7 @@ def forget(folder: Path) -> None:
 
 
 def on_gpu(torch: Any) -> dict[str, int]:
-    """What the GPU holds for this process, and the most it held, in bytes."""
+    """The GPU memory of this process and its peak, in bytes."""
     free, whole = torch.cuda.mem_get_info()
     return {
         "allocated": torch.cuda.max_memory_allocated(),

@@ -1,4 +1,4 @@
-"""What belongs to the process and not to a load: noted, put back, and set otherwise for a load."""
+"""The state of the process around a load: noted, restored, and set as a caller may have set it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from torch import nn
 from conformance.results.fingerprint import fingerprint
 from conformance.world.adversity import disk_full, unprivileged
 
-# The member of torch that goes with the default dtype.
+# The member of torch that changes with the default dtype.
 FOLLOWER = "Storage"
 
 
 class Library:
-    """The functions and switches of torch and transformers, as they are when this is made.
+    """The functions and switches of torch and transformers, as they are on construction.
 
-    Loaders replace some of them while they work; one that is not given back changes what every
-    later model becomes. The same goes for the environment, which is noted with them.
+    Loaders replace some of them while they work; one that is not restored changes every later
+    model. The environment variables are noted with them.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Library:
         self._variables = dict(os.environ)
 
     def variables(self) -> list[str]:
-        """The names of environment variables that are now otherwise; values are for nobody."""
+        """The names of the environment variables that changed; their values may be secret."""
         names = {*self._variables, *os.environ}
         return sorted(n for n in names if self._variables.get(n) != os.environ.get(n))
 
     def replaced(self) -> list[str]:
-        """The names that now stand for something else."""
+        """The names of the functions and switches that were replaced."""
         return sorted(f"{owner.__name__}.{name}" for owner, name, _ in self._changes())
 
     def put_back(self) -> None:
@@ -64,7 +64,7 @@ def _owners() -> tuple[Any, ...]:
 
 
 def process_state(library: Library) -> dict[str, Any]:
-    """What belongs to the process; of library and environment, what has changed since noted."""
+    """Facts of the process; of library and environment variables, what changed since `library`."""
     return {
         "default_dtype": str(torch.get_default_dtype()),
         "default_device": str(torch.get_default_device()),
@@ -90,7 +90,7 @@ def _in_a_word(value: Any) -> str:
 
 
 def _open_files() -> int:
-    """Sockets aside: a client of the Hub keeps its connections, to use them again."""
+    """The open files, without sockets: a client of the Hub keeps its connections to reuse them."""
     folder = Path("/proc/self/fd")
     return sum(map(_is_file, folder.iterdir())) if folder.is_dir() else 0
 
@@ -98,13 +98,13 @@ def _open_files() -> int:
 def _is_file(descriptor: Path) -> bool:
     try:
         return not str(descriptor.readlink()).startswith("socket:")
-    except OSError:  # the descriptor of the listing itself
+    except OSError:  # the file descriptor of the listing itself
         return False
 
 
 @contextmanager
 def put_back(library: Library) -> Iterator[None]:
-    """A loader that leaves the process changed must not change how the next one is observed."""
+    """Afterwards restore what a loader changed: it must not affect the next observation."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     grad, threads, environment = torch.is_grad_enabled(), torch.get_num_threads(), dict(os.environ)
     try:
@@ -123,7 +123,7 @@ def put_back(library: Library) -> Iterator[None]:
 
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """Memory that nobody wrote to holds NaN: what is left uninitialised shows every time."""
+    """Within, new memory is filled with NaN, so that uninitialised tensors show every time."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -170,7 +170,7 @@ SURROUNDINGS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = MappingP
 
 @contextmanager
 def surrounded(under: tuple[str, ...]) -> Iterator[None]:
-    """The process as a caller has set it, by names of `SURROUNDINGS`."""
+    """Within, the process is as a caller has set it, by names of `SURROUNDINGS`."""
     with ExitStack() as stack:
         for name in under:
             stack.enter_context(SURROUNDINGS[name]())

@@ -1,10 +1,11 @@
-"""Several loads at once, on a schedule that tears whatever they share.
+"""Several loads at once, on a schedule that exposes any state they share.
 
-A switch of the process that a loader saves, sets and puts back is torn only when two loads overlap
-in one certain way, which chance seldom brings about. Here the loads meet inside the constructor of
-the model (`conformance.world.user_models:Meeting`), and then each finishes before the next goes on. It is one
-of the schedules that threads may fall into, and the same every time. A loader that lets one thread
-at a time build a model cannot have them meet; then they run freely.
+A switch of the process that a loader saves, sets and restores is corrupted only when two loads
+overlap in one certain way, which chance seldom brings about. Here the loads meet inside the
+constructor of the model (`conformance.world.user_models:Meeting`), and then each finishes before
+the next continues. It is one of the schedules that threads may run in, and it is the same every
+time. A loader that lets one thread at a time build a model keeps them from meeting; then they run
+without a schedule.
 """
 
 from __future__ import annotations
@@ -16,18 +17,15 @@ from typing import Any
 
 import torch
 
-from conformance.results.records import Divergence
-
-CLAUSE = "STA-3"
-
-# Seconds in which the process did next to nothing: then whoever is not there is held up elsewhere.
+# After this many seconds in which the process used less CPU time than `IDLE`, the threads that
+# have not arrived must be blocked elsewhere.
 PATIENCE, IDLE = 0.2, 0.02
 
 Facts = Mapping[str, Any]
 
 
 class Gathering:
-    """The threads of one trial, in the order in which they come to the meeting."""
+    """The threads of one trial, in the order in which they arrive at the meeting."""
 
     def __init__(self, count: int) -> None:
         self._changed = threading.Condition()
@@ -36,10 +34,9 @@ class Gathering:
         self.arrived: list[int] = []
         self._finished: set[int] = set()
 
-    def meet(self) -> None:
-        """Wait for the others, then for those who came before to have finished."""
+    def meet(self, me: int) -> None:
+        """Wait until all have arrived, then until those that arrived earlier have finished."""
         with self._changed:
-            me = threading.get_ident()
             if self._free or me in self.arrived:
                 return
             place = len(self.arrived)
@@ -48,10 +45,10 @@ class Gathering:
             self._wait(lambda: len({*self.arrived, *self._finished}) == self._expected)
             self._wait(lambda: self._finished.issuperset(self.arrived[:place]))
 
-    def finish(self) -> None:
-        """Say that this thread's load is over."""
+    def finish(self, me: int) -> None:
+        """Note that this thread's load has ended."""
         with self._changed:
-            self._finished.add(threading.get_ident())
+            self._finished.add(me)
             self._changed.notify_all()
 
     def _wait(self, until: Callable[[], bool]) -> None:
@@ -63,84 +60,85 @@ class Gathering:
                 self._changed.notify_all()
 
 
-# The gathering that a thread belongs to: the model's constructor takes no argument for it.
+# The gathering that a thread belongs to and its number there: the model's constructor takes no
+# argument for them. Not the identity of the thread: the next one has it again once a thread ends.
 _mine = threading.local()
 
 
 def meet() -> None:
-    """Called where loads shall overlap; of no effect in a load that is alone."""
+    """Wait for the other loads of the trial; without effect in a load that runs alone."""
     gathering: Gathering | None = getattr(_mine, "gathering", None)
     if gathering is not None:
-        gathering.meet()
+        gathering.meet(_mine.number)
 
 
 def load_in_threads(
-    count: int, load: Callable[[], Any], facts: Callable[[Any], Facts], found: list[Divergence]
-) -> Any:
+    count: int, load: Callable[[], Any], facts: Callable[[Any], Facts]
+) -> tuple[Any, list[dict[str, Any]]]:
     """Load once alone and then `count` times at once.
 
     Args:
-        count: of threads; 1 for a plain load.
+        count: of threads, more than one.
         load: the load.
-        facts: what is to be the same of every result.
-        found: takes what is said of the first result that differs from the one loaded alone.
+        facts: what must be the same for every result.
 
     Returns:
-        That result, else the first.
+        What the first load that differs from the one alone returned, or the exception it raised;
+        what the first load returned if none differs. And for each thread its number (`thread`, `of`
+        the count), what it `raised` ("" for nothing), the names of the facts that are `differing`,
+        and how many facts there are (`tensors`).
 
     Raises:
-        Exception: what that load raised.
+        Exception: what the load alone raised.
     """
-    if count == 1:
-        return load()
     generator = torch.get_rng_state()
     alone = facts(load())
     torch.set_rng_state(generator)
     results = _together(count, load)
-    for number, result in enumerate(results, 1):
-        odd = _odd(f"thread {number} of {count}", alone, result, facts)
-        if odd is not None:
-            found.append(odd)
-            return _unless_raised(result)
-    return _unless_raised(results[0])
+    seen = [
+        {"thread": number, "of": count, "tensors": len(alone), **_against(alone, result, facts)}
+        for number, result in enumerate(results, 1)
+    ]
+    first = next((i for i, thread in enumerate(seen) if how_it_differs(thread)), 0)
+    return results[first], seen
+
+
+def how_it_differs(thread: Facts) -> str:
+    """How the load of a thread differs from the load alone, in words; "" if it does not."""
+    if thread["raised"]:
+        return str(thread["raised"])
+    names = thread["differing"]
+    if not names:
+        return ""
+    return f"{len(names)} of {thread['tensors']} tensors differ, the first {names[0]}"
 
 
 def _together(count: int, load: Callable[[], Any]) -> list[Any]:
-    """What each load returned or raised, in the order of arrival."""
+    """What each load returned or raised, in the order in which they arrived."""
     gathering = Gathering(count)
     results: dict[int, Any] = {}
 
-    def run() -> None:
-        _mine.gathering = gathering
+    def run(number: int) -> None:
+        _mine.gathering, _mine.number = gathering, number
         try:
-            results[threading.get_ident()] = load()
+            results[number] = load()
         except Exception as exception:
-            results[threading.get_ident()] = exception
+            results[number] = exception
         finally:
-            gathering.finish()
+            gathering.finish(number)
 
-    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    late = [thread for thread in results if thread not in gathering.arrived]
-    return [results[thread] for thread in (*gathering.arrived, *late)]
+    late = [number for number in results if number not in gathering.arrived]
+    return [results[number] for number in (*gathering.arrived, *late)]
 
 
-def _odd(where: str, alone: Facts, result: Any, facts: Callable[[Any], Facts]) -> Divergence | None:
+def _against(alone: Facts, result: Any, facts: Callable[[Any], Facts]) -> dict[str, Any]:
     if isinstance(result, Exception):
-        told = f"{type(result).__name__}: {result}"
-        return Divergence("rejected", where, "a model", told, CLAUSE)
+        return {"raised": f"{type(result).__name__}: {result}", "differing": []}
     here = facts(result)
-    names = [name for name in {**alone, **here} if alone.get(name) != here.get(name)]
-    if not names:
-        return None
-    told = f"{len(names)} of {len(alone)} tensors differ, the first {names[0]}"
-    return Divergence("values", where, "the model loaded alone", told, CLAUSE)
-
-
-def _unless_raised(result: Any) -> Any:
-    if isinstance(result, Exception):
-        raise result
-    return result
+    differing = [name for name in {**alone, **here} if alone.get(name) != here.get(name)]
+    return {"raised": "", "differing": differing}

@@ -1,4 +1,4 @@
-"""Model classes of a user's: what `from_pretrained` must serve as well as the library's own."""
+"""Model classes of a user, which `from_pretrained` must load as well as the library's own."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class WithWeightNorm(LlamaForCausalLM):
 
 
 class Counter(nn.Module):
-    """Keeps state that is neither parameter nor buffer, in torch's own way."""
+    """Keeps state that is neither parameter nor buffer, by torch's `get_extra_state`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Counter(nn.Module):
         return self.state
 
     def set_extra_state(self, state: Any) -> None:
-        """Takes it back."""
+        """Restores it."""
         self.state = state
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
@@ -125,13 +125,13 @@ class WithExtraState(LlamaForCausalLM):
 
 
 class SilentOnMissing(LlamaForCausalLM):
-    """Wants to hear nothing of a missing head."""
+    """Ignores a missing head (`_keys_to_ignore_on_load_missing`)."""
 
     _keys_to_ignore_on_load_missing = [r"lm_head\.\w+"]  # noqa: RUF012  the library's own form
 
 
 class SilentOnUnexpected(LlamaForCausalLM):
-    """Wants to hear nothing of certain left-over keys."""
+    """Ignores certain unexpected keys (`_keys_to_ignore_on_load_unexpected`)."""
 
     _keys_to_ignore_on_load_unexpected = [r"layers\.\d+\.extra"]  # noqa: RUF012
 
@@ -174,7 +174,7 @@ class Meeting(LlamaForCausalLM):
 
 
 class Overtaken(LlamaForCausalLM):
-    """Puts the newer weights of its folder in the place of the weights while it is built."""
+    """Replaces the weights of its folder by newer ones while it is built."""
 
     def __init__(self, config: LlamaConfig) -> None:
         newer = Path(config.name_or_path, NEWER)
@@ -184,11 +184,11 @@ class Overtaken(LlamaForCausalLM):
 
 
 class OwnError(Exception):
-    """What the classes below raise: no error of a loader, and no builtin one."""
+    """What the classes below raise: not an error of a loader, and not a builtin one."""
 
 
 class FailsInConstructor(LlamaForCausalLM):
-    """Raises once its modules are made."""
+    """Raises after its modules are made."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -220,7 +220,7 @@ class FailsInEval(LlamaForCausalLM):
 
 
 class WithSeveralBuffers(LlamaForCausalLM):
-    """Has buffers that no file holds: integers, truth values, seeded noise, and none at all."""
+    """Has buffers that no file holds: integers, booleans, seeded noise, and None."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -232,7 +232,7 @@ class WithSeveralBuffers(LlamaForCausalLM):
 
 
 class WithPersistentBuffer(LlamaForCausalLM):
-    """Scales its logits by a buffer that files hold; the constructor gives it a first value."""
+    """Scales its logits by a buffer that files hold; the constructor initialises it."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -268,7 +268,7 @@ class WithMarkedWeight(LlamaForCausalLM):
 
 
 class Marked(nn.Parameter):
-    """A parameter class of the user's."""
+    """A parameter class of a user."""
 
 
 class WithOwnParameterClass(LlamaForCausalLM):
@@ -289,7 +289,7 @@ class WithTransposedHead(LlamaForCausalLM):
 
 
 class WithNotedMemory(LlamaForCausalLM):
-    """Notes in its config where the weights of its base model were once that was constructed."""
+    """Notes in its config the devices of its base model's weights after construction."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -298,7 +298,7 @@ class WithNotedMemory(LlamaForCausalLM):
 
 
 class WithoutPostInit(LlamaPreTrainedModel):
-    """Leaves out `post_init`, which the documentation of custom models asks for."""
+    """Does not call `post_init`, which the documentation of custom models requires."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -328,7 +328,7 @@ class WithSkippedBias(LlamaForCausalLM):
 
 
 class WithRescaling(LlamaForCausalLM):
-    """Divides a weight where it initialises, as after GPT-2: fit for a fresh weight only.
+    """Divides a weight in `_init_weights`, as GPT-2 does: correct for a fresh weight only.
 
     Its head has a bias, which no checkpoint holds: the weight beside it is loaded.
     """
@@ -345,7 +345,7 @@ class WithRescaling(LlamaForCausalLM):
 
 
 class WithOwnDraws(LlamaForCausalLM):
-    """Draws what it may not need, as Mamba does, and leaves alone what is loaded."""
+    """Draws numbers that it may not need, as Mamba does, and leaves loaded weights unchanged."""
 
     def _init_weights(self, module: nn.Module) -> None:
         drawn = torch.rand(4)
@@ -365,7 +365,7 @@ SMALL = {
 
 
 class SmallConfig(LlamaConfig):
-    """A config whose defaults are a tiny model: a loader that makes them up stays harmless."""
+    """A config whose defaults are a tiny model: a loader that falls back to them stays cheap."""
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**(SMALL | fields))

@@ -13,7 +13,8 @@ from torch import nn
 
 from conformance.cases.case import ACCEPTABLE, INVALID, VALID, Case, OnHub
 from conformance.judge import session as run
-from conformance.judge.checks import CHECKS, check
+from conformance.judge.checks import CHECKS
+from conformance.judge.checks import objections as check
 from conformance.judge.session import judge
 from conformance.observe.loaders import reference
 from conformance.observe.observe import observe
@@ -283,9 +284,56 @@ TRIALS = [
 ]
 
 
+# What a fact of the process breaks, and no damage to a model.
+OF_THE_PROCESS = {"STA-3", "MEM-3"}
+
+
 def test_every_check_belongs_to_a_clause_and_is_tried() -> None:
     assert set(CHECKS) <= set(clauses())
-    assert {trial.clause for trial in TRIALS} == set(CHECKS)
+    assert {trial.clause for trial in TRIALS} == set(CHECKS) - OF_THE_PROCESS
+
+
+def test_a_check_stands_in_the_file_of_its_stage_and_says_its_promise() -> None:
+    for clause, each in CHECKS.items():
+        stages = {cited.partition("-")[0].lower() for cited in each.clauses}
+        assert each.objections.__module__.rpartition(".")[2] in stages, clause
+        assert each.objections.__doc__, clause
+
+
+THREAD = {"thread": 2, "of": 8, "tensors": 30, "raised": "", "differing": []}
+
+
+@pytest.mark.parametrize(
+    ("fact", "wanted"),
+    [
+        ({"threads": [THREAD]}, []),
+        ({"threads": [THREAD | {"differing": ["a", "b"]}]}, [("values", "thread 2 of 8")]),
+        ({"threads": [THREAD | {"raised": "KeyError: 'a'"}] * 2}, [("rejected", "thread 2 of 8")]),
+    ],
+)
+def test_the_first_thread_that_differs_is_objected_to(
+    fact: dict[str, Any], wanted: list[tuple[str, str]]
+) -> None:
+    case = Case("tests/threads", ("STA-3",))
+    for failed in (None, {"types": ["KeyError"], "message": "'a'"}):
+        found = check(case, Observation(exception=failed, **fact))
+        assert [(d.kind, d.where) for d in found] == wanted
+        assert all(d.clause == "STA-3" for d in found)
+
+
+@pytest.mark.parametrize(("share", "clauses_broken"), [(0.49, []), (0.51, ["MEM-3"])])
+def test_more_than_half_resident_is_objected_to(share: float, clauses_broken: list[str]) -> None:
+    case = Case("tests/pages", ("MEM-3",))
+    size = sum(path.stat().st_size for path in case.source().iterdir())
+    found = check(case, Observation(resident_bytes=int(share * size)))
+    assert [d.clause for d in found] == clauses_broken
+
+
+def test_a_plain_load_that_is_not_there_is_an_objection() -> None:
+    """A check that lacks what it judges by must not pass."""
+    (found,) = check(Case("tests/offload", ("OFF-1",)), Observation())
+    assert (found.clause, found.where) == ("OFF-1", "(check)")
+    assert "was not observed" in found.actual
 
 
 def findings(case: Case, spoil: Spoil | None) -> list[Divergence]:
@@ -298,7 +346,7 @@ def findings(case: Case, spoil: Spoil | None) -> list[Divergence]:
 
     observation = observe(case, loader).observation
     assert observation.exception is None
-    return list(observation.findings)
+    return list(check(case, observation, run.baseline_of(case)))
 
 
 def name_of(trial: Trial) -> str:
@@ -326,11 +374,15 @@ def test_a_check_runs_only_where_its_clause_is_cited() -> None:
     assert [d.clause for d in findings(case, unwritten)] == ["INI-4"], "which is for every case"
 
 
+ON_META = {"a": {"device": "meta", "kind": "parameter"}}
+
+
 @pytest.mark.parametrize("input_class", [ACCEPTABLE, INVALID])
 def test_only_valid_input_is_held_against_formulas(input_class: str) -> None:
     case = Case("tests/odd", ("MAP-1",), input_class=input_class)
 
-    assert list(check(case, Path(), nn.Linear(1, 1), Observation())) == []
+    assert check(case, Observation()) == ()
+    assert check(replace(case, input_class=VALID), Observation(tensors=ON_META)) != ()
 
 
 def test_a_reference_that_breaks_a_check_is_an_error_and_no_verdict(

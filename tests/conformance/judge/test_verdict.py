@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from conformance.cases.case import Case
+from conformance.judge.divergences import TENSOR_KINDS
 from conformance.judge.verdict import Judged, verdict
 from conformance.results.records import DIVERGE, ERROR, Divergence, Observation
 from conformance.spec import clauses
@@ -16,6 +17,10 @@ from conformance.spec import clauses
 JUDGED = Judged("mine", "5.0.0", "current")
 LOST = {"types": ["AttributeError", "Exception", "BaseException"], "message": "no pad_token_id"}
 OTHER = {"types": ["AttributeError", "Exception", "BaseException"], "message": "no such thing"}
+
+
+FACTS = dict.fromkeys(TENSOR_KINDS, "") | {"device": "cpu"}
+STATE = {"before": {}, "after": {}}
 
 
 def judged(clause: str, expected: Observation, actual: Observation) -> Any:
@@ -41,7 +46,8 @@ def test_the_same_error_of_the_class_is_laid_to_the_release(
 @pytest.mark.parametrize(("clause", "status"), [("TIE-11", DIVERGE), ("TIE-1", ERROR)])
 def test_what_both_leave_wrong_is_laid_to_the_release(clause: str, status: str) -> None:
     found = Divergence("tie", "lm_head.weight", "the embedding", "its own", clause)
-    left = Observation(findings=(found,), state={"before": {}, "after": {}}, tensors={}, modules={})
+    tensors = {name: FACTS | {"storage": name} for name in ("shared.weight", "lm_head.weight")}
+    left = Observation(tensors=tensors, config={"model_type": "t5"}, state=STATE)
     result = judged(clause, left, replace(left, seconds=1.0))
     assert result.status == status
     assert (result.divergences == (found,)) == (status == DIVERGE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
+import json
 import os
 import random
 import struct
@@ -20,9 +22,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conformance.cases.case import Case, ConfigObject
+from conformance.judge.checks import objections
+from conformance.observe.facts import observe_tensors
 from conformance.observe.loaders import reference
-from conformance.observe.observe import observe, observe_tensors
+from conformance.observe.observe import observe
 from conformance.observe.outputs import PROMPT_LENGTH, example_inputs
+from conformance.observe.tensor_details import observe_details
 from conformance.results.fingerprint import fingerprint
 from conformance.results.records import Observation
 from conformance.world.process import Library, process_state
@@ -181,7 +186,7 @@ def test_a_load_leaves_modules_config_and_info(empty_case: Case) -> None:
         "mismatched_keys": {"container": "list", "values": ["c [1] [2, 3]"]},
     }
     assert found.seconds > 0
-    assert found.findings == ()
+    assert objections(empty_case, found) == ()
 
 
 def test_a_model_alone_has_no_info(empty_case: Case) -> None:
@@ -199,7 +204,7 @@ def test_uninitialised_memory_shows_as_nan_and_is_objected_to(empty_case: Case) 
 
     assert loaded.model is not None
     assert loaded.model.nowhere.isnan().all()
-    assert {(d.clause, d.where) for d in loaded.observation.findings} == {
+    assert {(d.clause, d.where) for d in objections(empty_case, loaded.observation)} == {
         ("INI-4", "nowhere"),
         ("INI-4", "first.weight"),
     }
@@ -207,7 +212,7 @@ def test_uninitialised_memory_shows_as_nan_and_is_objected_to(empty_case: Case) 
 
 
 def test_meta_is_objected_to(empty_case: Case) -> None:
-    (found,) = seen(empty_case, loads(Tiny())).findings
+    (found,) = objections(empty_case, seen(empty_case, loads(Tiny())))
 
     assert (found.clause, found.kind, found.where) == ("INI-4", "device", "nowhere")
 
@@ -289,6 +294,88 @@ def test_the_prompt_is_fixed_and_within_the_vocabulary(case: Callable[[str], Cas
     assert inputs[0]["input_ids"].shape == (1, PROMPT_LENGTH)
     assert inputs[0]["input_ids"].unique().numel() == PROMPT_LENGTH
     assert example_inputs(nn.Linear(1, 1)) is None
+
+
+# --- what only absolute checks read ---
+
+
+def details_of(model: nn.Module, *clauses: str, missing: tuple[str, ...] = ()) -> dict[str, Any]:
+    info = {"missing_keys": {"container": "set", "values": list(missing)}}
+    return observe_details(Case("tests/details", clauses), Path("/nowhere"), model, info)
+
+
+def test_details_are_those_found_by_hand() -> None:
+    model = Tiny()
+    model.first.weight.data[0, 0] = torch.nan
+    with torch.inference_mode():
+        model.frozen = nn.Parameter(torch.zeros(()), requires_grad=False)
+    found = details_of(model)
+
+    assert found["first.weight"] == found["tied.weight"]
+    assert found["tied.weight"]["object"] == "first.weight"
+    assert found["copied.weight"]["object"] == "copied.weight"
+    assert [name for name, facts in found.items() if facts["nan"]] == [
+        "first.weight",
+        "tied.weight",
+    ]
+    assert [name for name, facts in found.items() if facts["inference"]] == ["frozen"]
+    assert (found["passing"]["nbytes"], found["passing"]["kept"]) == (8, 16)
+    cheap = {"object", "nbytes", "kept", "inference", "nan"}
+    assert all(set(facts) == cheap for facts in found.values())
+
+
+def test_costly_details_are_noted_where_a_clause_needs_them() -> None:
+    model = Tiny()
+    model.register_buffer("inv_freq", torch.tensor([1.0, 0.25]), persistent=False)
+    model.first.weight.data = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]])
+    model.bias = nn.Parameter(torch.tensor([0.5, 2.0]))
+    found = details_of(model, "INI-1", "MIS-1", "MEM-1", missing=("first.weight", "bias"))
+
+    assert found["inv_freq"]["values"] == [1.0, 0.25]
+    assert found["first.weight"]["mean"] == 0.0
+    assert found["first.weight"]["std"] == pytest.approx(1.2**0.5)
+    assert found["first.weight"]["kurtosis"] == pytest.approx(1 / 1.44)
+    assert (found["bias"]["least"], found["bias"]["most"]) == (0.5, 2.0)
+    assert not found["first.weight"]["mapped"]
+    assert "mean" not in found["copied.weight"], "the loading info does not name it"
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_nan_is_seen_in_floats_of_one_byte(dtype: torch.dtype) -> None:
+    model = nn.Module()
+    model.register_buffer("scale", torch.tensor([1.0, torch.nan]).to(dtype))
+    model.register_buffer("whole", torch.tensor([1.0, 2.0]).to(dtype))
+
+    assert {name: facts["nan"] for name, facts in details_of(model).items()} == {
+        "scale": True,
+        "whole": False,
+    }
+
+
+def test_facts_are_noted_before_the_forward_changes_the_model(case: Callable[[str], Case]) -> None:
+    """As a Switch Transformer casts its routers when it runs."""
+
+    def writing(*args: Any, **options: Any) -> Any:
+        model, info = reference(*args, **options)
+        model.model.norm.register_forward_pre_hook(lambda module, _: module.double() and None)
+        model.model.norm.register_forward_hook(lambda module, _, output: output.float())
+        return model, info
+
+    cited = dataclasses.replace(case("res/single"), clauses=("MAP-1", "DTY-7"))
+    loaded = observe(cited, writing)
+
+    assert loaded.model is not None
+    assert loaded.model.model.norm.weight.dtype == torch.float64, "the forward ran"
+    assert loaded.observation.tensors["model.norm.weight"]["dtype"] == "torch.float32"
+    assert objections(cited, loaded.observation) == ()
+
+
+def test_an_observation_is_plain_data(case: Callable[[str], Case]) -> None:
+    """JSON holds all of it, so that an old run can be judged again."""
+    for name in ("out/f32-3", "mem/casting", "sta/threads", "mis/inner-weight"):
+        observation = seen(case(name), reference)
+        again = Observation.of(json.loads(json.dumps(dataclasses.asdict(observation))))
+        assert objections(case(name), again) == objections(case(name), observation) == ()
 
 
 # --- the process ---

@@ -11,7 +11,7 @@ import pytest
 
 from conformance.releases.prober import NotObserved, Probe, TargetUnusable, our_packages
 
-OBSERVATION = {"findings": [], "seconds": 1.5}
+OBSERVATION = {"seconds": 1.5}
 
 # Speaks the probe's language and does what the case's name says.
 ACTOR = """\
@@ -29,9 +29,10 @@ for line in sys.stdin:
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
     """A `conformance.releases.probe` that acts."""
-    package = tmp_path / "conformance"
-    package.mkdir()
+    package = tmp_path / "conformance" / "releases"
+    package.mkdir(parents=True)
     (package / "__init__.py").touch()
+    (package.parent / "__init__.py").touch()
     actor = ACTOR.replace("OBSERVATION", repr(OBSERVATION))
     (package / "probe.py").write_text(actor)
     return tmp_path

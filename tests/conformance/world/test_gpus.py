@@ -115,7 +115,7 @@ def test_what_a_machine_lacks(machine: Any) -> None:
     assert "no CUDA device" in lacks(one)
     machine(1)
     assert lacks(one) == ""
-    assert lacks(two) == "needs 2 GPUs; there is 1"
+    assert lacks(two) == "needs 2 GPUs; this machine has 1"
     machine(2)
     assert lacks(two) == ""
 

@@ -37,10 +37,10 @@ def settings() -> dict[str, Any]:
 
 @pytest.mark.parametrize("world", [OnHub(), OnHub(cached=("*",), offline=True), OnHub(half=True)])
 def test_the_world_is_gone_afterwards(world: OnHub, session: Any, case: Any) -> None:
-    before, asked = settings(), {}
+    before = settings()
     trial = Case("res/trial", ("RES-14",), hub=world)
-    with hub_world.sourced(trial, trial.source(), {}, asked) as given:
-        assert given == "org/tiny"
+    with hub_world.sourced(trial, trial.source(), {}) as served:
+        assert served.source == "org/tiny"
         assert constants.HF_HUB_OFFLINE is world.offline
         inside = constants.ENDPOINT
         cache = Path(constants.HF_HUB_CACHE)
@@ -51,23 +51,23 @@ def test_the_world_is_gone_afterwards(world: OnHub, session: Any, case: Any) -> 
 
 
 def test_a_load_that_fails_leaves_no_world_either(session: Any) -> None:
-    before, asked = settings(), {}
+    before = settings()
     trial = Case("res/trial", ("RES-14",), hub=OnHub())
     with (
         pytest.raises(ValueError, match="failed"),
-        hub_world.sourced(trial, trial.source(), {}, asked),
+        hub_world.sourced(trial, trial.source(), {}) as served,
     ):
         hf_hub_download("org/tiny", "config.json")
         raise ValueError("failed")
     assert settings() == before
-    assert asked["config.json"] == (trial.source() / "config.json").stat().st_size
+    assert served.requested()["config.json"] == (trial.source() / "config.json").stat().st_size
 
 
 def test_a_connection_is_of_its_world_only(session: Any) -> None:
     """One that was made in offline mode stays offline."""
     trial = Case("res/trial", ("RES-14",), hub=OnHub())
     before = get_session()
-    with hub_world.sourced(trial, trial.source(), {}, {}):
+    with hub_world.sourced(trial, trial.source(), {}):
         within = get_session()
         assert within is not before
     assert get_session() is not within
@@ -84,7 +84,7 @@ def test_what_is_asked_is_noted_file_by_file(session: Any) -> None:
 
 def test_half_of_the_weights_are_in_the_cache_and_no_more(session: Any) -> None:
     trial = Case("res/trial", ("RES-18",), hub=OnHub(half=True))
-    with hub_world.sourced(trial, trial.source(), {}, {}):
+    with hub_world.sourced(trial, trial.source(), {}):
         held = [path for path in Path(constants.HF_HUB_CACHE).rglob("*") if path.is_file()]
         assert [path.suffix for path in held] == [".incomplete"]
         assert held[0].read_bytes() == (trial.source() / WEIGHTS).read_bytes()[:HALF_FILE]

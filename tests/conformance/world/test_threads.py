@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from conformance.cases.case import Case
+from conformance.judge.checks import objections
 from conformance.observe.loaders import reference
 from conformance.observe.observe import observe
-from conformance.results.records import Divergence
-from conformance.world.threads import load_in_threads, meet
+from conformance.world.threads import how_it_differs, load_in_threads, meet
 
 COUNT = 4
 SWITCH = {"on": False}
@@ -43,25 +43,27 @@ def whole() -> dict[str, bool]:
     return {"on": True}
 
 
-def together(load: Callable[[], Any]) -> tuple[Any, list[Divergence]]:
-    found: list[Divergence] = []
-    return load_in_threads(COUNT, load, lambda result: result, found), found
+def together(load: Callable[[], Any]) -> tuple[Any, dict[int, str]]:
+    """The result, and the threads whose loads differ from the load alone, and how."""
+    result, threads = load_in_threads(COUNT, load, lambda result: result)
+    assert [(each["thread"], each["of"]) for each in threads] == [(n, COUNT) for n in (1, 2, 3, 4)]
+    told = {each["thread"]: how_it_differs(each) for each in threads}
+    return result, {thread: text for thread, text in told.items() if text}
 
 
 @pytest.mark.parametrize("_again", range(20))
 def test_a_torn_switch_is_seen_every_time_and_by_the_same_thread(_again: int) -> None:
-    result, (found,) = together(torn)
+    result, differing = together(torn)
 
     assert result == {"on": False}
-    assert (found.clause, found.kind) == ("STA-3", "values")
-    assert found.where == "thread 2 of 4"
-    assert found.actual == "1 of 1 tensors differ, the first on"
+    assert min(differing) == 2
+    assert differing[2] == "1 of 1 tensors differ, the first on"
     assert SWITCH["on"], "the last to leave puts back what the one before it had set"
 
 
 @pytest.mark.parametrize("_again", range(5))
 def test_a_load_that_shares_nothing_is_not_objected_to(_again: int) -> None:
-    assert together(whole) == ({"on": True}, [])
+    assert together(whole) == ({"on": True}, {})
 
 
 @pytest.mark.parametrize("held_for", ["the build", "two builds"])
@@ -74,7 +76,7 @@ def test_a_loader_that_builds_one_model_at_a_time_is_not_held_up(held_for: str) 
                 result = torn()
         return result
 
-    assert together(serial) == ({"on": True}, [])
+    assert together(serial) == ({"on": True}, {})
     assert not SWITCH["on"]
 
 
@@ -84,7 +86,7 @@ def test_a_load_that_never_comes_to_the_meeting_is_not_waited_for() -> None:
     def some() -> dict[str, bool]:
         return whole() if next(calls) % 2 else {"on": True}
 
-    assert together(some) == ({"on": True}, [])
+    assert together(some) == ({"on": True}, {})
 
 
 def test_the_numbers_drawn_alone_are_drawn_again() -> None:
@@ -103,30 +105,30 @@ def test_the_numbers_drawn_alone_are_drawn_again() -> None:
     assert any(torch.equal(state, expected) for state in seen[1:])
 
 
-def test_what_one_thread_raises_is_said_and_raised() -> None:
+def test_what_one_thread_raises_is_noted_and_returned() -> None:
     def failing() -> dict[str, bool]:
         if torn() == {"on": False}:
             raise KeyError("lm_head.weight")
         return {"on": True}
 
-    found: list[Divergence] = []
-    with pytest.raises(KeyError, match=r"lm_head"):
-        load_in_threads(COUNT, failing, lambda result: result, found)
+    result, differing = together(failing)
 
-    assert [(d.kind, d.where, d.clause) for d in found] == [("rejected", "thread 2 of 4", "STA-3")]
-    assert found[0].actual == "KeyError: 'lm_head.weight'"
+    assert isinstance(result, KeyError)
+    assert min(differing) == 2
+    assert differing[2] == "KeyError: 'lm_head.weight'"
 
 
-def test_one_thread_is_a_plain_load() -> None:
+def test_a_case_of_one_thread_is_a_plain_load(case: Callable[[str], Case]) -> None:
     threads: list[int] = []
 
-    def load() -> dict[str, bool]:
+    def load(*args: Any, **options: Any) -> Any:
         threads.append(threading.get_ident())
-        return whole()
+        return reference(*args, **options)
 
-    found: list[Divergence] = []
-    assert load_in_threads(1, load, lambda result: result, found) == {"on": True}
-    assert (threads, found) == ([threading.get_ident()], [])
+    seen = observe(case("res/single"), load).observation
+
+    assert threads == [threading.get_ident()]
+    assert seen.threads == ()
 
 
 # --- a case ---
@@ -140,7 +142,8 @@ def threads_case(case: Callable[[str], Case]) -> Case:
 def test_the_reference_is_whole(threads_case: Case) -> None:
     found = observe(threads_case, reference).observation
 
-    assert found.findings == ()
+    assert [how_it_differs(each) for each in found.threads] == [""] * 8
+    assert objections(threads_case, found) == ()
     assert found.state["before"] == found.state["after"]
 
 
@@ -169,6 +172,7 @@ def test_a_loader_that_lends_a_function_of_torch_is_found_out(threads_case: Case
     found = observe(threads_case, lending).observation
 
     assert found.state["after"]["library"] == ["Module.register_parameter"]
-    assert [d.where for d in found.findings if d.clause == "STA-3"] == ["thread 2 of 8"]
+    broken = [d for d in objections(threads_case, found) if d.clause == "STA-3"]
+    assert [(d.kind, d.where) for d in broken] == [("values", "thread 2 of 8")]
     assert found.tensors["lm_head.weight"]["device"] == "meta"
     assert nn.Linear(1, 1).weight.device.type == "cpu", "it is put back"
