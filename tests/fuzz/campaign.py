@@ -21,9 +21,10 @@ with atheris.instrument_imports(include=["reference_loader", "json"], enable_loa
 
     import reference_loader  # noqa: F401
 
-from fuzz_seeds import seeds
 from torch._weights_only_unpickler import Unpickler
 from transformers.utils import logging
+
+from tests.fuzz.fuzz_seeds import seeds
 
 DICTIONARY = Path(__file__).with_name("json.dict")
 

@@ -6,10 +6,10 @@ import io
 from collections.abc import Iterator
 
 import torch
-from fuzz_readers import LARGEST, READERS
 
 from conformance_fixtures.faults import FAULTS
 from conformance_fixtures.write import materialise
+from tests.fuzz.fuzz_readers import LARGEST, READERS
 
 # A checkpoint of each kind that the readers meet, and the faults that are put upon it.
 GROUNDS = (("llama-f32", ()), ("llama-f32-2", ()), ("llama-f32", ("pickled",)))

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz_readers import BYTES, READERS, Finding, Fuzzed
-from fuzz_seeds import seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance_fixtures.write import materialise
 from reference_loader import LoadError, from_pretrained
+from tests.fuzz.fuzz_readers import BYTES, READERS, Finding, Fuzzed
+from tests.fuzz.fuzz_seeds import seeds
 
 # Of the words of a campaign, as bytes.
 WORDS = [
