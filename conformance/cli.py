@@ -104,8 +104,9 @@ def parser(words: Sequence[str]) -> Parser:
     )
     called = next((word for word in words if not word.startswith("-")), "")
     for name, summary in summaries.items():
-        described = f"{summary[0].upper()}{summary[1:]}."
-        command = commands.add_parser(name, prog=f"conformance {name}", description=described)
+        command = commands.add_parser(
+            name, prog=f"conformance {name}", description=f"{summary[0].upper()}{summary[1:]}."
+        )
         if name == called:
             module: Any = import_module(f"conformance.commands.{name}")
             module.add_arguments(command)

@@ -41,7 +41,7 @@ class ConfigFolder:
     faults: tuple[str, ...] = ()
 
     def path(self) -> str:
-        """The folder, written now if it has not been."""
+        """The folder, written on the first call."""
         from conformance_fixtures.write import materialise
 
         return str(materialise(self.recipe, self.faults))
@@ -64,7 +64,7 @@ class CommitId:
 
 @dataclass(frozen=True)
 class Failure:
-    """What the Hub fails to deliver.
+    """A path that the Hub fails to deliver.
 
     Attributes:
         path: a glob of the paths that fail.
@@ -115,7 +115,7 @@ class OnHub:
         newer: a recipe that is pushed to `main` before the load, and not in the cache.
         push: what is pushed to `main` during the load.
         config: a recipe that is published as `org/config`.
-        token: what a reader must send; to one without it, a repository that is not gated is none.
+        token: what a reader must send; without it, a repository that is not gated is hidden.
         gated: whether it can be seen without the token.
         cached: globs of the files that the cache holds.
         half: whether the cache holds the part of the weights that came before a download was cut.
@@ -142,7 +142,7 @@ class Case:
     """One load to be judged.
 
     Attributes:
-        id: readable, and the name everywhere: `tie/head-only`.
+        id: readable, and its name everywhere: `tie/head-only`.
         clauses: what it checks; the first that governs a kind of divergence answers for it.
         recipe: the fixture recipe; "" with `folder`.
         faults: damage done to it, in turn.
@@ -153,8 +153,8 @@ class Case:
         folder: a checkpoint that is there already.
         greedy: whether tokens are generated.
         new_tokens: how many, at most.
-        given: what the loader is given as the source: "" the folder, a name that file in it, None
-            nothing; with `hub`, "" the id and anything else as it stands.
+        given: what the loader gets as the source: "" the folder, a name that file in it, None
+            nothing; with `hub`, "" the id and anything else as it is.
         hub: the Hub that the checkpoint is loaded from; None for a folder.
         under: what the caller has set when the load begins, by names of `process.SURROUNDINGS`.
         threads: how many such loads run at once.
@@ -181,7 +181,7 @@ class Case:
     new_tokens: int = 6
 
     def source(self) -> Path:
-        """The checkpoint's folder, written now if it has not been."""
+        """The checkpoint's folder, written on the first call."""
         if self.folder is not None:
             return self.folder
         from conformance_fixtures.write import materialise
@@ -209,7 +209,7 @@ NO_FILES = ("is-a-folder", "is-a-loop", "is-a-device")
 
 
 def rejected(identifier: str, clause: str, *names: str, **more: Any) -> Case:
-    """Input that is refused with an error that contains `names`; the process is as before."""
+    """Input that is rejected with an error that contains `names`; the process is unchanged."""
     return Case(identifier, (clause, "STA-2"), input_class=INVALID, names=names, **more)
 
 
@@ -220,7 +220,7 @@ def placed(identifier: str, *clauses: str, device_map: Any, **more: Any) -> Case
 
 
 def on_disk(identifier: str, *clauses: str, device_map: Any, **more: Any) -> Case:
-    """A load with a device map that has a disk in it, and a folder of its own for that."""
+    """A load with disk offload in its device map, and an offload folder of its own."""
     options = {"offload_folder": EmptyFolder()} | more.pop("options", {})
     return placed(identifier, *clauses, device_map=device_map, options=options, **more)
 

@@ -83,7 +83,7 @@ def select(cases: Iterable[Case], patterns: Iterable[str], clauses: Iterable[str
 
 
 def own_cases(*folders: Path) -> list[Case]:
-    """Every case that applies to checkpoints of the user's, each named after its folder."""
+    """Every case that applies to a user's checkpoints, each named after its folder."""
     names = [_name(folder.resolve()) for folder in folders]
     numbered = [
         f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name

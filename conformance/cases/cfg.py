@@ -1,4 +1,4 @@
-"""CFG: the config."""
+"""Cases of stage CFG: config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DTY: dtype."""
+"""Cases of stage DTY: dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FMT: reading shards."""
+"""Cases of stage FMT: weight file formats."""
 
 from __future__ import annotations
 

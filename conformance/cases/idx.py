@@ -1,4 +1,4 @@
-"""IDX: what the index means."""
+"""Cases of stage IDX: shard index."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ CASES = [
             f"idx/shard-is-{name}",
             clause,
             "index.json",
-            told,
+            named,
             recipe=TWO_SHARDS,
             faults=(f"index-names-{name}",),
         )
-        for clause, told, names in (
+        for clause, named, names in (
             ("IDX-11", "model.norm.weight", ("null", "number")),
             ("IDX-9", "outside.safetensors", ("absolute", "drive")),
         )

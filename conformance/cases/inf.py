@@ -1,4 +1,4 @@
-"""INF: what the caller is told."""
+"""Cases of stage INF: loading info."""
 
 from __future__ import annotations
 

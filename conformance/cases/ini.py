@@ -1,4 +1,4 @@
-"""INI: the empty model."""
+"""Cases of stage INI: model construction and initialisation."""
 
 from __future__ import annotations
 

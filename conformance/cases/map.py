@@ -1,4 +1,4 @@
-"""MAP: names."""
+"""Cases of stage MAP: key names."""
 
 from __future__ import annotations
 

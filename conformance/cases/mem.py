@@ -1,4 +1,4 @@
-"""MEM: memory."""
+"""Cases of stage MEM: memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MIS: missing and mismatched weights."""
+"""Cases of stage MIS: missing and mismatched weights."""
 
 from __future__ import annotations
 

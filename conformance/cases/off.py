@@ -1,4 +1,4 @@
-"""OFF: weights on disk."""
+"""Cases of stage OFF: disk offload."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EXTRA = ("unexpected-key",)
 
 
 def without_folder(name: str, device_map: dict[str, str], **more: Any) -> Case:
-    """A disk in the map, something that must be written there, and no folder for it."""
+    """Disk offload of weights that must be written, without an offload folder."""
     options = {"device_map": device_map} | more.pop("options", {})
     return rejected(f"off/no-folder-{name}", "OFF-7", "offload_folder", options=options, **more)
 

@@ -1,4 +1,4 @@
-"""PLC: where weights go."""
+"""Cases of stage PLC: device map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from conformance.cases.case import BASE, TWO_SHARDS, Case, EmptyFolder, Torch, p
 
 AUTO = {"torch_dtype": "auto"}
 LAYERS = {f"model.layers.{layer}": "cpu" for layer in range(3)}
-# Deeper by a level each time; every map has one place for every parameter.
+# Deeper by a level each time; every map covers every parameter.
 REST = {
     "model.embed_tokens": "cpu",
     "model.norm": "cpu",
@@ -52,7 +52,7 @@ def budgeted(name: str, mode: str = "auto", recipe: str = "llama-f32") -> Case:
 
 
 def refused(name: str, clause: str, named: str, device_map: Any, recipe: str = "llama-f32") -> Case:
-    """A map that is refused by an error that names what is wrong with it."""
+    """A device map that is rejected with an error that contains `named`."""
     options = {"device_map": device_map, "offload_folder": EmptyFolder()}
     return rejected(f"plc/{name}", clause, named, options=options, recipe=recipe)
 

@@ -1,4 +1,4 @@
-"""RES: which file is loaded."""
+"""Cases of stage RES: source and weight file selection."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALL = ("*",)
 
 
 def by_id(name: str, *clauses: str, recipe: str = "llama-f32", **more: Any) -> Case:
-    """A load by id; what is no field of a case is one of its Hub."""
+    """A load by id; keywords that are not fields of a case are fields of its Hub."""
     return Case(f"res/hub-{name}", clauses, recipe, **_sorted(more))
 
 
@@ -228,7 +228,7 @@ CASES = [
     by_id("offline-sharded", "RES-16", recipe=TWO_SHARDS, cached=ALL, offline=True),
     by_id("cache-dir", "RES-16", cached=ALL, options={"cache_dir": EmptyFolder(), **ONLY_CACHE}),
     by_id("down", "RES-16", recipe="llama-generation", cached=ALL, **failing("*")),
-    # What is not to be had.
+    # Missing, or not for this token.
     refused("no-repository", "RES-17", "org/none", given="org/none"),
     refused("no-branch", "RES-17", "v9", "org/tiny", options={"revision": "v9"}),
     refused("no-commit", "RES-17", "0" * 40, "org/tiny", options={"revision": "0" * 40}),

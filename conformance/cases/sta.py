@@ -1,4 +1,4 @@
-"""STA: the process afterwards."""
+"""Cases of stage STA: process state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIE: tied weights."""
+"""Cases of stage TIE: tied weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TOLERANT = {"ignore_mismatched_sizes": True}
 
 
 def by_flag_and_stored(flag: str, stored: str, place: str) -> Case:
-    """One of the thirty: the id says the same three things."""
+    """One of thirty cases, whose id names the flag, what is stored and the place."""
     prefix = "" if flag == "tied" else "untied-"
     # Both stored and not tied is what every checkpoint without a tie is.
     plain = (flag, stored) == ("untied", "separate")

@@ -62,7 +62,7 @@ def load_of(identifier: str) -> Load:
     """The load that is the id of a case.
 
     Raises:
-        BadToken: it is none.
+        BadToken: it is malformed.
     """
     from conformance_fixtures.random_checkpoints import Drawn
     from conformance_fixtures.tokens import BadToken, unpack

@@ -1,4 +1,4 @@
-"""DTY: dtype."""
+"""Mutants of stage DTY: dtype."""
 
 from __future__ import annotations
 

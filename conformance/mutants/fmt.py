@@ -1,4 +1,4 @@
-"""FMT: reading shards."""
+"""Mutants of stage FMT: weight file formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IDX: what the index means."""
+"""Mutants of stage IDX: shard index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MEM: memory."""
+"""Mutants of stage MEM: memory."""
 
 from __future__ import annotations
 

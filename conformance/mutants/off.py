@@ -1,4 +1,4 @@
-"""OFF: weights on disk."""
+"""Mutants of stage OFF: disk offload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OUT: outputs."""
+"""Mutants of stage OUT: outputs."""
 
 from __future__ import annotations
 

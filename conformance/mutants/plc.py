@@ -1,4 +1,4 @@
-"""PLC: where weights go."""
+"""Mutants of stage PLC: device map."""
 
 from __future__ import annotations
 

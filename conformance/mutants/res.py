@@ -1,4 +1,4 @@
-"""RES: which file is loaded, from a folder and by id from the Hub."""
+"""Mutants of stage RES: source and weight file selection."""
 
 from __future__ import annotations
 

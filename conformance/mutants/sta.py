@@ -1,4 +1,4 @@
-"""STA: the process afterwards."""
+"""Mutants of stage STA: process state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIE: tied weights."""
+"""Mutants of stage TIE: tied weights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,14 @@
-"""The specification: numbered clauses that say what loading promises, as data.
+"""The specification: numbered clauses that say what a loader must do, as data.
 
 One TOML file a stage lies beside this file. A clause's id is its name everywhere: on the command
 line, in records, in test ids.
+
+How a clause is worded. The title is what an engineer would type into a search box. The statement
+is one sentence that can be false, subject first, in the words of RFC 2119 for its level: `must`
+says MUST or MUST NOT, `should` says SHOULD or SHOULD NOT. `observed` has neither: it says in the
+present tense what the newest release does, where no documentation asks for it. The source is a
+link with the place behind it in brackets, or "this project: reason" where the decision is ours;
+"; " stands between two.
 """
 
 from __future__ import annotations
@@ -15,40 +22,40 @@ from importlib.resources import files
 LEVELS = ("must", "should", "observed")
 
 STAGES = {
-    "RES": "which file is loaded",
-    "IDX": "what the index means",
-    "FMT": "reading shards",
-    "CFG": "the config",
-    "DTY": "dtype",
-    "INI": "the empty model",
-    "MAP": "names",
-    "MIS": "missing and mismatched weights",
-    "TIE": "tied weights",
-    "PLC": "where weights go",
-    "OFF": "weights on disk",
-    "INF": "what the caller is told",
-    "STA": "the process afterwards",
-    "MEM": "memory",
-    "OUT": "outputs",
+    "RES": "Source and weight file selection",
+    "IDX": "Shard index",
+    "FMT": "Weight file formats",
+    "CFG": "Config",
+    "DTY": "Dtype",
+    "INI": "Model construction and initialisation",
+    "MAP": "Key names",
+    "MIS": "Missing and mismatched weights",
+    "TIE": "Tied weights",
+    "PLC": "Device map",
+    "OFF": "Disk offload",
+    "INF": "Loading info",
+    "STA": "Process state",
+    "MEM": "Memory",
+    "OUT": "Outputs",
 }
 
 
 @dataclass(frozen=True)
 class Clause:
-    """One promise.
+    """One promise about loading.
 
     Attributes:
         id: stable, `STAGE-NUMBER`.
-        level: `must` where documentation or plain correctness says so, `should` where it is
-            recommended, `observed` where stock merely does it.
-        title: a few words.
+        level: `must` where documentation or correctness requires it, `should` where it is
+            recommended, `observed` where the newest release does it.
+        title: a few words, of no other clause.
         statement: the promise.
         source: where it comes from.
         kinds: the kinds of divergence that break it.
         general: the kinds it answers for in every case, also in one that does not cite it.
         places: where divergences of its kinds are its own, whatever else a case cites.
-        borrowed: kept or broken by a release's own classes, before any loader comes to it. The
-            reference builds the same classes: where both break it alike, the release does.
+        borrowed: kept or broken by a release's own classes, before any loader runs. The reference
+            builds the same classes: where both break it alike, the release does.
     """
 
     id: str

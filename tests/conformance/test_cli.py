@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from conformance import cli
-from conformance.commands.specification import as_markdown
+from conformance.commands.spec import as_markdown, describe
 from conformance.judge.session import open_session
 from conformance.mutants import MUTANTS, Mutant
 from conformance.observe.loaders import reference, stock
@@ -117,8 +117,8 @@ def test_a_run_that_agrees_shows_its_table_and_nothing_else(run: Run, tmp_path: 
     assert err == ""
     rows = [line.split() for line in out.splitlines()]
     assert rows[0] == ["clause", "level", "promise", "cases", "verdict"]
-    assert ["TIE", "tied", "weights"] in rows
-    assert ["TIE-3", "must", "both", "stored,", "equal", "1", "agree"] in rows
+    assert ["TIE", "Tied", "weights"] in rows
+    assert ["TIE-3", "must", *clauses()["TIE-3"].title.split(), "1", "agree"] in rows
     assert "1 cases: 1 agree" in out
     assert "TIE-1" not in out
     assert {path.name for path in (tmp_path / "kept").iterdir()} >= {"report.jsonl", "junit.xml"}
@@ -624,6 +624,21 @@ def test_spec_shows_one_clause(run: Run) -> None:
     for wanted in (clauses()["MAP-7"].statement, clauses()["MAP-7"].source, "map/nothing-matches"):
         assert wanted in out
     assert "MAP-6" not in out
+
+
+@pytest.mark.parametrize("word", ["map-7", "MAP", "stray-duplicate-wins"])
+def test_spec_knows_any_case_of_letters_stages_and_deviations(run: Run, word: str) -> None:
+    code, out, err = run("spec", word)
+
+    assert (code, err) == (0, "")
+    assert out == describe(word) + "\n"
+
+
+def test_spec_names_what_is_near_an_unknown_word(run: Run) -> None:
+    code, out, err = run("spec", "stray-duplicate-win")
+
+    assert (code, out) == (64, "")
+    assert "stray-duplicate-wins" in err
 
 
 def test_spec_renders_the_page(run: Run, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import atheris  # type: ignore[import-not-found]  # of a campaign only
 with atheris.instrument_imports(include=["reference_loader", "json"], enable_loader_override=False):
     import json  # noqa: F401
 
-    from fuzz_readers import LARGEST, READERS, Finding, Fuzzed
+    from tests.fuzz.fuzz_readers import LARGEST, READERS, Finding, Fuzzed
 
     import reference_loader  # noqa: F401
 

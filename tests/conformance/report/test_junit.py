@@ -7,7 +7,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from test_html import HOSTILE, NEW, OLD, change, divergence, result
 
 from conformance.judge.changes import (
     ADDED,
@@ -24,6 +23,7 @@ from conformance.report.badge import badge
 from conformance.report.junit import junit
 from conformance.report.stored_run import read_whole
 from conformance.results.records import AGREE, KNOWN
+from tests.conformance.report.test_html import HOSTILE, NEW, OLD, change, divergence, result
 
 
 def suites(folder: Path) -> list[ElementTree.Element]:

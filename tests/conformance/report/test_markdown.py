@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from test_html import HOSTILE, NEW, OLD, Page, change, divergence, result
 
 from conformance.judge.changes import CHANGED, FIXED, REGRESSED, UNCHANGED, Change
 from conformance.report.markdown import MOST_BYTES, code, comment
 from conformance.report.stored_run import read_whole
 from conformance.results.records import AGREE, DIVERGE
+from conformance.spec import clauses
+from tests.conformance.report.test_html import HOSTILE, NEW, OLD, Page, change, divergence, result
 
 PARSER = MarkdownIt("commonmark").enable("table")
 
@@ -35,7 +36,7 @@ def test_it_says_what_one_decides_by(reported: Callable[..., Path]) -> None:
     assert f"| `transformers` | `{OLD}` | `{NEW}` |" in text
     assert "`torch`" not in text  # the same in both
     what = "`dtype of lm_head.weight: float32 → bfloat16`"
-    assert f"| ▼ regressed | `DTY-1` | no dtype given | {what} | 1 |" in text
+    assert f"| ▼ regressed | `DTY-1` | {clauses()['DTY-1'].title} | {what} | 1 |" in text
     assert "| ▲ fixed | `DTY-1` |" in text
     assert text.count("<details>") == 1  # neither what was fixed nor what is accepted
     assert "rerun: rerun dty/a" in text
@@ -58,7 +59,7 @@ def test_ones_own_checkpoints_have_their_costs(reported: Callable[..., Path]) ->
 def test_a_check_has_a_row_a_clause_that_is_broken(reported: Callable[..., Path]) -> None:
     results = [result("dty/a", DIVERGE, divergences=(divergence(),)), result("dty/b", AGREE)]
     text = commented(reported(results, targets=(NEW,)))
-    assert "| `DTY-1` | no dtype given | ✗ 1 diverge, ✓ 1 agree |" in text
+    assert f"| `DTY-1` | {clauses()['DTY-1'].title} | ✗ 1 diverge, ✓ 1 agree |" in text
     assert "`TIE-3`" not in text
     assert "rerun: rerun dty/a" in text
 
