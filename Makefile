@@ -22,8 +22,8 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check test test-nightly test-stable selftest test-releases releases gpu gpu-test gpu-check \
-  gpu-bench gpu-ring gpu-against lint format docs docs-check constraints clean
+.PHONY: check test test-nightly test-stable selftest test-releases wheel-check releases \
+  gpu gpu-test gpu-check gpu-bench gpu-ring gpu-against lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
@@ -50,6 +50,9 @@ test-releases: $(STAMP)  ## judge the older releases: exit 1 on news
 	  > $$log 2>&1 && tail -n 1 $$log || { code=$$?; cat $$log; exit $$code; }; done
 	@python=$$($(PYTHON_OF) $(FAMILY_RELEASE)) && \
 	  $$python -m pytest -q tests/reference_loader/test_families.py
+
+wheel-check: $(STAMP)  ## every command, from the wheel, outside of the checkout; some minutes
+	$(BIN)/python -m tests.packaging.wheel_check $(ARGS)
 
 releases: $(STAMP)  ## every minor release against the specification; an hour, and 10 GB the first time
 	@$(BIN)/conformance releases $(ARGS)
