@@ -1,7 +1,7 @@
 """Install the wheel in a fresh environment outside of the checkout, and run every command there.
 
-`python -m tests.packaging.wheel_check [SOURCE] [--with-dependencies]` prints each command as it
-runs; of a command that fails, its output too. Exit code 1 if one did.
+`python -m tests.packaging.wheel_check [SOURCE] [--with-dependencies] [--only PATTERN]` prints each
+command as it runs; of a command that fails, its output too. Exit code 1 if one did.
 """
 
 from __future__ import annotations
@@ -230,8 +230,8 @@ def asked(python: Path, code: str, home: Path) -> str:
     return done.stdout
 
 
-def wheel_check(source: Path, with_dependencies: bool) -> int:
-    """Run all steps; 1 if one failed."""
+def wheel_check(source: Path, with_dependencies: bool, only: str = "") -> int:
+    """Run all steps, or those whose command line matches `only`; 1 if one failed."""
     started, failed = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="wheel-check-") as folder:
         home = Path(folder)
@@ -240,7 +240,8 @@ def wheel_check(source: Path, with_dependencies: bool) -> int:
         failed += astray(json.loads(asked(python, WHERE, home)), python.parents[1])
         commands = asked(python, COMMANDS, home).split()
         failed += [f"no step runs {name}" for name in not_run(commands, steps())]
-        for planned in [*steps(), *help_steps(commands)]:
+        chosen = [e for e in (*steps(), *help_steps(commands)) if re.search(only, e.line)]
+        for planned in chosen:
             print(f"$ {planned.line}", end="", flush=True)
             before = time.monotonic()
             told = complaint(planned, home, python.parent)
@@ -248,7 +249,7 @@ def wheel_check(source: Path, with_dependencies: bool) -> int:
             if told:
                 failed.append(f"$ {planned.line}\n{told}")
     print(*(f"\nFAILED {each}" for each in failed), sep="\n")
-    print(f"{len(failed)} failed, {time.monotonic() - started:.0f} s")
+    print(f"{len(chosen)} commands, {len(failed)} failures, {time.monotonic() - started:.0f} s")
     return 1 if failed else 0
 
 
@@ -261,8 +262,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="install the dependencies too; else the environment shares what is installed here",
     )
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="run only the commands that match"
+    )
     given = parser.parse_args(arguments)
-    return wheel_check(given.source, given.with_dependencies)
+    return wheel_check(given.source, given.with_dependencies, given.only)
 
 
 if __name__ == "__main__":
