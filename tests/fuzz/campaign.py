@@ -17,9 +17,8 @@ import atheris  # type: ignore[import-not-found]  # of a campaign only
 with atheris.instrument_imports(include=["reference_loader", "json"], enable_loader_override=False):
     import json  # noqa: F401
 
-    from tests.fuzz.fuzz_readers import LARGEST, READERS, Finding, Fuzzed
-
     import reference_loader  # noqa: F401
+    from tests.fuzz.fuzz_readers import LARGEST, READERS, Finding, Fuzzed
 
 from torch._weights_only_unpickler import Unpickler
 from transformers.utils import logging

@@ -181,7 +181,8 @@ def complaint(planned: Step, home: Path, programs: Path) -> str:
     )
     reasons = []
     if done.returncode != planned.code and (planned.code is not None or done.returncode == 0):
-        reasons.append(f"exit code {done.returncode}, expected {planned.code or 'an error'}")
+        expected = "an error" if planned.code is None else planned.code
+        reasons.append(f"exit code {done.returncode}, expected {expected}")
     if not re.search(planned.shows, done.stdout, re.MULTILINE):
         reasons.append(f"its output lacks {planned.shows!r}")
     reasons += [f"{name} is not there" for name in planned.leaves if not (folder / name).is_file()]
