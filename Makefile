@@ -6,7 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 TORCH := torch==2.13.0
 
-# Older releases that CI judges beside the installed one; each gets an environment that shares torch.
+# Older releases that CI judges beside the installed one.
 RELEASES := 4.47.1 4.57.6 5.0.0 5.23.0
 
 # The 5.x nearest to the installed one that is not it: every family is saved and loaded by it too.
@@ -22,8 +22,8 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check test test-nightly test-stable selftest test-releases releases gpu gpu-test gpu-check \
-  gpu-bench gpu-ring gpu-against lint format docs docs-check constraints clean
+.PHONY: check test test-nightly test-stable selftest test-releases wheel-check releases \
+  gpu gpu-test gpu-check gpu-bench gpu-ring gpu-against lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
@@ -40,11 +40,19 @@ test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50; some minutes
 test-stable: $(STAMP)  ## an honest copy judged twenty times: order, threads, workers, cache
 	STABILITY_ROUNDS=20 $(BIN)/python -m pytest -o strict=true tests/conformance/test_stability.py $(ARGS)
 
-test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEASE))  ## judge the older releases: exit 1 on news
+# Prints the interpreter of a release: an environment that shares torch, made the first time.
+PYTHON_OF = $(BIN)/python -m conformance.releases.targets
+
+test-releases: $(STAMP)  ## judge the older releases: exit 1 on news
 	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \
-	  $(VENV)-releases/$$release/bin/python -m conformance check --out runs/releases/$$release $(ARGS) \
+	  python=$$($(PYTHON_OF) $$release) || exit; \
+	  $$python -m conformance check --out runs/releases/$$release $(ARGS) \
 	  > $$log 2>&1 && tail -n 1 $$log || { code=$$?; cat $$log; exit $$code; }; done
-	@$(VENV)-releases/$(FAMILY_RELEASE)/bin/python -m pytest -q tests/reference_loader/test_families.py
+	@python=$$($(PYTHON_OF) $(FAMILY_RELEASE)) && \
+	  $$python -m pytest -q tests/reference_loader/test_families.py
+
+wheel-check: $(STAMP)  ## every command, from the wheel, outside of the checkout; some minutes
+	$(BIN)/python -m tests.packaging.wheel_check $(ARGS)
 
 releases: $(STAMP)  ## every minor release against the specification; an hour, and 10 GB the first time
 	@$(BIN)/conformance releases $(ARGS)
@@ -71,14 +79,6 @@ gpu-ring: $(STAMP)  ## once on a new machine: the settings of the pinned ring, s
 
 gpu-against: gpu-bench
 	@$(BIN)/python -m conformance.bench.against $(BEFORE) $(NIGHT)/bench/bench.json
-
-# What the release needs lies in its own environment and wins; all else is that of $(VENV).
-$(VENV)-releases/%/.made: $(STAMP)
-	@$(PYTHON) -m venv --clear $(@D)
-	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-	  > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
-	@$(@D)/bin/python $(PIP_INSTALL) $(TORCH) transformers==$* safetensors==0.8.0
-	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -119,7 +119,7 @@ constraints:  ## the newest of everything that installs today; run the tests bef
 	@mv constraints.tmp constraints.txt && rm -rf $(VENV)-fresh
 
 clean:  ## everything that can be made again
-	rm -rf $(VENV) $(VENV)-fresh $(VENV)-releases build dist *.egg-info constraints.tmp \
+	rm -rf $(VENV) $(VENV)-fresh build dist *.egg-info constraints.tmp \
 	  .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
 	find reference_loader conformance fixtures tests -name __pycache__ -type d -prune \
 	  -exec rm -rf {} +

@@ -71,6 +71,9 @@ class Cases(pytest.File):
             chosen = select(offered, option("--conformance-case"), option("--conformance-clause"))
         except BadToken as error:
             raise pytest.UsageError(f"--conformance-case: {error}") from error
+        if not chosen:
+            wanted = [*option("--conformance-case"), *option("--conformance-clause")]
+            raise pytest.UsageError(f"no conformance case matches {wanted}")
         for case in chosen:
             yield CaseItem.from_parent(self, name=case.id, case=case)
 

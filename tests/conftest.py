@@ -33,7 +33,8 @@ from conformance.world.hub_world import asking
 from conformance.world.memory import resident
 from conformance_fixtures.files import write_safetensors
 from conformance_fixtures.hub.hub import Hub
-from conformance_fixtures.llama2_7b import LLAMA2_7B, default_folder, total_size
+from conformance_fixtures.llama2_7b import default_folder
+from conformance_fixtures.llama2_7b_geometry import LLAMA2_7B, total_size
 from conformance_fixtures.write import digest, materialise
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers

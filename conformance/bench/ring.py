@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -26,51 +24,16 @@ import torch
 from conformance.bench.bounds import machine
 from conformance.bench.checkpoints import written
 from conformance.bench.limits import read_files, sent
+from conformance.bench.ring_sweep import Setting, Sweep
+from conformance.bench.ring_table import show
 from conformance.bench.workloads import CASES
 from conformance.results.runs import now, run_folder, write_whole
 from conformance.world.memory import forget
 from reference_loader.fill.copies import Copy, Crew
-from reference_loader.fill.ring import LANES, SLOT, SLOTS, Lane
+from reference_loader.fill.ring import Lane
 from reference_loader.formats.safetensors import MappedFile, read_header
 
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is swept: threads, slots of each, bytes of a slot."""
-
-    lanes: int = LANES
-    slots: int = SLOTS
-    size: int = SLOT
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The seconds of each round, by setting and by limit, and the bytes that were loaded."""
-
-    size: int
-    rings: dict[Setting, list[float]]
-    limits: dict[str, list[float]]
-
-    def rate(self, seconds: Sequence[float]) -> float:
-        """Bytes a second, by the median."""
-        return self.size / statistics.median(seconds)
-
-    @property
-    def limit(self) -> float:
-        """Bytes a second that no ring can pass: the lowest of the limits."""
-        return min(map(self.rate, self.limits.values()))
-
-    @property
-    def best(self) -> Setting:
-        """The setting of the highest rate."""
-        return max(self.rings, key=lambda setting: self.rate(self.rings[setting]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        rings = [{**asdict(setting), "seconds": each} for setting, each in self.rings.items()]
-        return {"bytes": self.size, "limits": self.limits, "rings": rings}
 
 
 class Weights:
@@ -169,7 +132,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Sweep and show; 1 if some setting left other values than the files hold, 2 without a GPU."""
-    from conformance.bench.ring_table import show
     from conformance.report.console import watching
 
     given = _options(arguments)

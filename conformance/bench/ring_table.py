@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
+from conformance.bench.ring_sweep import Sweep
 from conformance.report.console import console
-
-if TYPE_CHECKING:
-    from conformance.bench.ring import Sweep
 
 MIB = 2**20
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES, select
+from conformance.commands.arguments import UsageError, known_clauses
 from conformance.deviations import deviations
 from conformance.judge import session as judging
 from conformance.judge.session import Session, judge, open_session, rerun
@@ -22,18 +23,37 @@ from conformance.observe.observe import observe
 from conformance.report.console import console, progress
 from conformance.report.explanation import explanation
 from conformance.results.records import AGREE, KNOWN, Observation, Result
+from conformance.spec import STAGES, clauses
 
 # Cases a mutant is tried on: some clauses have a hundred, and the table is no better for them.
 MOST_CASES = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`conformance selftest` takes no arguments."""
+    """The arguments of `conformance selftest`."""
+    parser.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        type=str.upper,
+        choices=STAGES,
+        metavar="STAGE",
+        help="try only the mutants of this stage's clauses, such as TIE; repeatable",
+    )
+    parser.add_argument(
+        "--clause",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="try only the mutants of this clause, such as TIE-1; repeatable",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Try every mutant; the exit code."""
-    return selftest()
+    """Try the mutants; the exit code."""
+    known_clauses(options.clause)
+    chosen = [*options.clause, *(c.id for c in clauses().values() if c.stage in options.stage)]
+    return selftest(chosen)
 
 
 @dataclass(frozen=True)
@@ -103,25 +123,33 @@ def caught_by(mutant: Mutant, result: Result, session: Session) -> tuple[str, ..
     return tuple(dict.fromkeys(divergence.clause for divergence in found))
 
 
-def selftest() -> int:
-    """Show every mutant with what caught it; 1 if one survives or an alarm is false."""
+def selftest(chosen: Sequence[str] = ()) -> int:
+    """Show every mutant with what caught it; 1 if one survives or an alarm is false.
+
+    Args:
+        chosen: try only the mutants of these clauses, and the honest copy in the cases that cite
+            them; all if empty.
+    """
+    mutants = [each for each in MUTANTS.values() if not chosen or each.clause in chosen]
+    cases = [case for case in CASES if not chosen or set(chosen) & set(case.clauses)]
+    if chosen and not mutants:
+        raise UsageError(f"there are no mutants of {', '.join(chosen)}")
     torch.set_num_threads(
         1
     )  # the models are tiny: a second thread waits, and on a busy machine spins
     bench = Bench(open_session("stock"))
-    alarms = bench.false_alarms(progress(CASES, len(CASES)))
-    mutants = list(MUTANTS.values())
+    alarms = bench.false_alarms(progress(cases, len(cases)))
     trials = [bench.try_mutant(mutant) for mutant in progress(mutants, len(mutants))]
     screen = console()
     screen.print(_table(trials))
     for result in alarms:
         lines = ["\nfalse alarm on an honest copy of stock:", *explanation(result)]
         screen.print(Text("\n".join(lines)), soft_wrap=True)
-    screen.print(Text(_foot(trials, alarms)), soft_wrap=True)
+    screen.print(Text(_foot(trials, alarms, len(cases))), soft_wrap=True)
     return 1 if alarms or not all(trial.killed for trial in trials) else 0
 
 
-def _foot(trials: Sequence[Trial], alarms: Sequence[Result]) -> str:
+def _foot(trials: Sequence[Trial], alarms: Sequence[Result], cases: int) -> str:
     survivors = [trial for trial in trials if not trial.killed]
     lines = [
         f"{each.mutant.name} survives. rerun: conformance check --case {each.mutant.case}"
@@ -130,7 +158,7 @@ def _foot(trials: Sequence[Trial], alarms: Sequence[Result]) -> str:
     ]
     lines.append(
         f"\n{len(trials)} mutants, {len(survivors)} survive; an honest copy raises "
-        f"{len(alarms)} false alarms in {len(CASES)} cases"
+        f"{len(alarms)} false alarms in {cases} cases"
     )
     return "\n".join(lines)
 

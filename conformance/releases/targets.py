@@ -1,7 +1,11 @@
-"""The environments in which loaders are judged: named by a word, made once, kept whole."""
+"""The environments in which loaders are judged: named by a word, made once, kept whole.
+
+`python -m conformance.releases.targets TARGET` makes one and prints its interpreter.
+"""
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import hashlib
 import json
@@ -216,7 +220,9 @@ def _install(requirements: Sequence[str], home: Path, target: Target) -> None:
     uv = shutil.which("uv")
     if uv is None:
         pip = [sys.executable, "-m", "pip", "--python", str(_python(home)), "install", "--quiet"]
-        _run([*pip, "--disable-pip-version-check", *requirements], target)
+        # Compiling takes longer than the rest, and Python compiles what it imports.
+        pip += ["--disable-pip-version-check", "--no-compile"]
+        _run([*pip, *requirements], target)
         return
     command = [uv, "pip", "install", "--quiet", "--python", str(_python(home))]
     if not target.brings_torch:
@@ -234,3 +240,27 @@ def _run(command: Sequence[str], target: Target) -> None:
         reason = (told or done.stderr.splitlines() or ["no message"])[-1].strip()
         wanted = ", ".join(target.requirements)
         raise TargetNotMade(f"the target {target.name} ({wanted}) cannot be installed: {reason}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the interpreter of a target; 2 if its environment cannot be made, 64 for no target."""
+    parser = argparse.ArgumentParser(
+        "python -m conformance.releases.targets",
+        description="Print the interpreter of a target, after making its environment.",
+    )
+    parser.add_argument("target", metavar="TARGET", help="such as 4.57.6, or `current`")
+    given = parser.parse_args(arguments)
+    try:
+        python = interpreter(parse(given.target), lambda text: print(text, file=sys.stderr))
+    except BadTarget as error:
+        print(error, file=sys.stderr)
+        return 64
+    except TargetNotMade as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(python)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -126,3 +126,26 @@ def test_the_plugin_is_installed_under_its_name() -> None:
     (found,) = entry_points(group="pytest11", name="conformance")
 
     assert Path(found.load().__file__).parent / "cases" / "catalogue.py" == found.load().COLLECTED
+
+
+@pytest.mark.parametrize("word", ["--pyargs", "--conformance"])
+def test_a_glob_that_matches_no_case_fails(pytester: pytest.Pytester, word: str) -> None:
+    """Judging nothing is no success, beside tests of one's own that pass either."""
+    pytester.makepyfile(test_own="def test_own(): pass")
+    words = ["--pyargs", "conformance"] if word == "--pyargs" else [word]
+
+    done = pytester.runpytest_subprocess(*words, "--conformance-case", "no/such/*")
+
+    assert done.ret not in (0, 5)
+    done.stdout.fnmatch_lines(["*no conformance case matches*no/such/**"])
+
+
+def test_a_project_with_a_package_called_fixtures_of_its_own(pytester: pytest.Pytester) -> None:
+    pytester.mkpydir("fixtures").joinpath("own.py").write_text("VALUE = 7", "utf-8")
+    pytester.makepyfile(
+        test_own="from fixtures.own import VALUE\ndef test_own(): assert VALUE == 7"
+    )
+
+    done = pytester.runpytest_subprocess("--conformance", "--conformance-case", "res/single")
+
+    done.assert_outcomes(passed=2)

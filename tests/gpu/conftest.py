@@ -11,7 +11,8 @@ import torch
 
 from conformance.judge.session import Session, open_session
 from conformance.world.gpus import described
-from conformance_fixtures.llama2_7b import Geometry, written
+from conformance_fixtures.llama2_7b import written
+from conformance_fixtures.llama2_7b_geometry import Geometry
 
 # 84 MB in float16: large enough that a copy too many would show.
 MEDIUM = Geometry(layers=2, hidden=1024, intermediate=2816, heads=8, vocabulary=8192)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from conformance.bench import ring
-from conformance.bench.ring import Setting, Sweep, Weights, main, sweep
+from conformance.bench.ring import Weights, main, sweep
+from conformance.bench.ring_sweep import Setting, Sweep
 from conformance.bench.ring_table import show
 from conformance_fixtures.write import materialise
 from reference_loader.fill.copies import Copy

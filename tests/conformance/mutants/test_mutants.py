@@ -11,6 +11,7 @@ import pytest
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES
+from conformance.cli import EXIT_USAGE, main
 from conformance.commands import selftest as selftest_module
 from conformance.commands.selftest import MOST_CASES, Bench, caught_by, selftest
 from conformance.judge.session import Session, judge
@@ -216,3 +217,45 @@ def test_selftest_fails_on_a_false_alarm(
     shown = capsys.readouterr().out
     assert "false alarm on an honest copy of stock:\nres/single: diverge\n  OUT-4 (must): " in shown
     assert "  rerun: conformance check --case res/single" in shown
+
+
+@pytest.mark.usefixtures("small_selftest")
+def test_selftest_tries_the_mutants_of_the_chosen_clauses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And judges the honest copy in the cases of these clauses only."""
+    both = {name: MUTANTS[name] for name in ("lost_tie", "one_ulp_off")}
+    monkeypatch.setattr(selftest_module, "MUTANTS", both)
+    monkeypatch.setattr(selftest_module, "CASES", [c for c in CASES if c.id.startswith("res/")])
+    in_these = [case for case in CASES if "TIE-1" in case.clauses and case.id.startswith("res/")]
+
+    assert selftest(["TIE-1"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "lost_tie" in shown and "one_ulp_off" not in shown
+    assert (
+        f"\n1 mutants, 0 survive; an honest copy raises 0 false alarms in {len(in_these)} cases"
+        in shown
+    )
+
+
+def test_a_stage_is_its_clauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr(selftest_module, "selftest", lambda chosen: given.append(chosen) or 0)
+
+    for words in ([], ["--stage", "MEM"], ["--clause", "TIE-1", "--stage", "out"]):
+        assert main(["selftest", *words]) == 0
+
+    everything = list(clauses())
+    assert given[0] == []
+    assert given[1] == [name for name in everything if name.startswith("MEM-")]
+    assert given[2] == ["TIE-1", *(name for name in everything if name.startswith("OUT-"))]
+
+
+@pytest.mark.parametrize("words", [["--stage", "NOPE"], ["--clause", "TIE-999"]])
+def test_what_is_no_stage_or_clause_is_a_usage_error(words: list[str]) -> None:
+    try:
+        code = main(["selftest", *words])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == EXIT_USAGE

@@ -129,3 +129,42 @@ def test_a_killed_run_leaves_nothing_that_a_later_one_takes_for_whole(
     assert python.exists()
     assert len(installed) == 1
     assert not list(cache.glob(".*.partial"))
+
+
+def test_the_command_prints_the_interpreter(
+    installed: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On its own on standard output, for a shell to take; made once."""
+    for told in ("making the environment of 4.57.6\n", ""):
+        assert targets.main(["4.57.6"]) == 0
+        shown = capsys.readouterr()
+        assert shown.out == f"{interpreter(parse('4.57.6'))}\n"
+        assert shown.err == told
+    assert len(installed) == 1
+
+
+@pytest.mark.parametrize(("word", "code"), [("a b", 64), ("no-such-package-of-ours==1.0", 2)])
+def test_the_command_prints_nothing_where_there_is_no_environment(
+    word: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(requirements: object, home: object, target: Target) -> None:
+        raise TargetNotMade(f"{target.name} cannot be installed")
+
+    monkeypatch.setattr(targets, "_install", refuse)
+
+    assert targets.main([word]) == code
+
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert word in shown.err
+
+
+def test_nothing_is_compiled_while_installing(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(targets, "_run", lambda command, target: commands.append(list(command)))
+    monkeypatch.setattr(targets.shutil, "which", lambda name: None)
+
+    targets._install(["transformers==4.57.6"], Path("home"), parse("4.57.6"))
+
+    (command,) = commands
+    assert "--no-compile" in command
