@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from reference_loader.model.initialise import initialise
 from reference_loader.model.skeleton import Skeleton, build
 from reference_loader.options import Options, documented
 from reference_loader.plan import decide
-from reference_loader.plan.devices import woken
 from reference_loader.plan.dtypes import model_dtype
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.report import LoadReport, refuse_disagreements
@@ -34,6 +32,7 @@ from reference_loader.source.checkpoint import (
     open_folder,
 )
 from reference_loader.source.files import is_file
+from reference_loader.speed import collection_deferred, context_made_early
 
 Source = str | PathLike[str]
 
@@ -58,29 +57,7 @@ def from_pretrained(source: Source | None, *model_args: Any, **options: Any) -> 
         LoadError: see `reference_loader.errors`; each is also the builtin exception that stock
             documents.
     """
-    wanted = Options.of(options)
-    with _collected_later(), woken(wanted.device_map):
-        return _load(source, model_args, wanted)
-
-
-def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -> Any:
-    prepared = _prepare(source, model_args, wanted)
-    plan, skeleton, architecture = prepared.plan, prepared.skeleton, prepared.architecture
-    if wanted.strict:
-        refuse_disagreements(plan)
-    if not wanted.ignore_mismatched_sizes:
-        decide.refuse_mismatches(plan.mismatched)
-    decide.refuse_over_budget(plan, wanted)
-
-    offloaded = Offloaded(wanted.offload_folder)
-    with _undone_on_failure(offloaded):
-        initialise(skeleton, architecture, fresh=plan.fresh, unfilled=plan.shapes, dtype=plan.dtype)
-        pump(plan, skeleton, offloaded)
-        untied = finish(plan, skeleton.model, architecture, offloaded, wanted)
-
-    report = LoadReport(plan, untied)
-    report.log()
-    return (skeleton.model, report.info()) if wanted.output_loading_info else skeleton.model
+    return _load(source, model_args, Options.of(options))
 
 
 @documented
@@ -90,23 +67,29 @@ def plan(source: Source | None, *model_args: Any, **options: Any) -> LoadPlan:
     Same arguments and same errors as `from_pretrained`, but for tensors of a wrong shape, devices
     over their budget, and what `strict` objects to: a plan lists them.
     """
-    with _collected_later():
-        return _prepare(source, model_args, Options.of(options)).plan
+    with collection_deferred():
+        return _prepare(source, model_args, Options.of(options))[0]
 
 
-@contextmanager
-def _collected_later() -> Iterator[None]:
-    """A load makes many objects that stay; looking for garbage among them again and again is vain.
+def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -> Any:
+    with collection_deferred(), context_made_early(wanted.device_map):
+        plan, skeleton, architecture = _prepare(source, model_args, wanted)
+        if wanted.strict:
+            refuse_disagreements(plan)
+        if not wanted.ignore_mismatched_sizes:
+            decide.refuse_mismatches(plan.mismatched)
+        decide.refuse_over_budget(plan, wanted)
 
-    In several threads the first to end is the one to switch the collection on again.
-    """
-    wanted = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if wanted:
-            gc.enable()
+        offloaded = Offloaded(wanted.offload_folder)
+        with _undone_on_failure(offloaded):
+            fresh = {name: each.dtype for name, each in plan.fresh.items()}
+            initialise(skeleton, architecture, fresh=fresh, buffers=plan.buffers, dtype=plan.dtype)
+            pump(plan, skeleton, offloaded)
+            untied = finish(plan, skeleton.model, architecture, offloaded, wanted)
+
+    report = LoadReport(plan, untied)
+    report.log()
+    return (skeleton.model, report.info()) if wanted.output_loading_info else skeleton.model
 
 
 @contextmanager
@@ -121,17 +104,26 @@ def _undone_on_failure(offloaded: Offloaded) -> Iterator[None]:
         raise
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    plan: LoadPlan
-    skeleton: Skeleton
-    architecture: Architecture
+def _prepare(
+    source: Source | None, model_args: tuple[Any, ...], options: Options
+) -> tuple[LoadPlan, Skeleton, Architecture]:
+    """Find the files, read their headers, build the empty model, decide.
 
-
-def _prepare(source: Source | None, model_args: tuple[Any, ...], options: Options) -> _Prepared:
-    """Find, read the headers, build the empty model, decide."""
+    Raises:
+        BadOptions: not exactly one of a source and a state dict, or a state dict and no config
+            (RES-10, RES-11).
+    """
     options = replace(options, config=open_config(options))
-    folder = _folder(source, options)
+    if (source is None) == (options.state_dict is None):
+        raise BadOptions(
+            "Pass exactly one of a source and `state_dict`; "
+            f"{'neither' if source is None else 'both'} was given.",
+            "Give a folder, or `state_dict` together with `config`.",
+        )
+    if source is None and options.config is None:
+        raise BadOptions("`state_dict` needs `config`.", "Pass the config of the model.")
+
+    folder = None if source is None else open_folder(source, options.subfolder, options)
     architecture = choose(str(source), folder, model_args, options)
     if source is None or folder is None:
         checkpoint = of_state_dict()
@@ -151,19 +143,4 @@ def _prepare(source: Source | None, model_args: tuple[Any, ...], options: Option
         dtype=dtype,
         skeleton=skeleton,
     )
-    return _Prepared(plan, skeleton, architecture)
-
-
-def _folder(source: Source | None, options: Options) -> Path | None:
-    """Where the checkpoint lies; None for a state dict, which needs a config (RES-10, RES-11)."""
-    if (source is None) == (options.state_dict is None):
-        raise BadOptions(
-            "Exactly one of a source and a state dict is needed; "
-            f"{'neither' if source is None else 'both'} was given.",
-            "Give a folder, or `state_dict` together with `config`.",
-        )
-    if source is not None:
-        return open_folder(source, options.subfolder, options)
-    if options.config is None:
-        raise BadOptions("`state_dict` needs `config`.", "Pass the config of the model.")
-    return None
+    return plan, skeleton, architecture

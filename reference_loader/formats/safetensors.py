@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 
 from reference_loader.errors import BadTensorFile
-from reference_loader.formats.stored import StoredTensor
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.source.files import LONGEST_TABLE, opened, parse_object, without_duplicates
 
 # What torch counts with: 64 bits, signed.
@@ -87,7 +87,7 @@ class MappedFile:
         self._seal = _seal(header, size)
         self._storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
         if not os.path.samestat(os.fstat(self.descriptor), path.stat()):
-            raise _damaged(path, "another file was put in its place while it was opened")
+            raise _damaged(path, "another file replaced it while it was being opened")
 
     def offset(self, tensor: torch.Tensor) -> int | None:
         """Where in the file the memory of a tensor begins; None for memory of its own."""
@@ -101,9 +101,11 @@ class MappedFile:
             BadTensorFile: the file is no longer the one that `stored` was read from (FMT-19).
         """
         if self._seal != stored.seal:
-            raise _damaged(self.path, f"it is not the file in which {stored.key!r} was found")
+            raise _damaged(
+                self.path, f"another file replaced it after the header with {stored.key!r} was read"
+            )
         payload: Any = self._storage[stored.start : stored.stop]
-        if stored.start % stored.dtype.itemsize:
+        if not stored.viewable:
             payload = payload.clone()  # kernels may assume an aligned first element
         tensor = torch.empty(0, dtype=stored.dtype, device="cpu")
         tensor.set_(payload, 0, stored.shape)  # type: ignore[call-overload]  # stride is optional
@@ -123,7 +125,7 @@ def _parse(path: Path, header: bytes) -> dict[str, Any]:
     try:
         entries = parse_object(header, object_pairs_hook=without_duplicates)
     except ValueError as cause:
-        raise _damaged(path, f"its header is not usable: {cause}") from cause
+        raise _damaged(path, f"its header is malformed: {cause}") from cause
     entries.pop("__metadata__", None)
     return entries
 
@@ -134,25 +136,35 @@ def _stored(path: Path, key: str, entry: Any, base: int, seal: bytes) -> StoredT
         shape = _counts(entry["shape"])
         start, stop = _counts(entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as cause:
-        raise _damaged(path, f"its entry {key!r} is not usable ({cause!r})") from cause
+        raise _damaged(path, f"its header entry {key!r} is malformed ({cause!r})") from cause
     if stop - start != _elements(shape) * dtype.itemsize:
         raise _damaged(
-            path, f"its entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}"
+            path, f"its header entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}"
         )
-    return StoredTensor(key, path, dtype, shape, base + start, base + stop, seal=seal)
+    return StoredTensor(
+        key,
+        path,
+        dtype,
+        shape,
+        base + start,
+        base + stop,
+        format=Format.SAFETENSORS,
+        viewable=(base + start) % dtype.itemsize == 0,
+        seal=seal,
+    )
 
 
 def _counts(numbers: Any) -> tuple[int, ...]:
     if not isinstance(numbers, list):
-        raise ValueError(f"{numbers!r} is no list")
+        raise ValueError(f"{numbers!r} is not a list")
     for number in numbers:
         if type(number) is not int or not 0 <= number <= LARGEST_COUNT:
-            raise ValueError("a number in it is no count")
+            raise ValueError("it contains something other than a non-negative 64-bit integer")
     return tuple(numbers)
 
 
 def _elements(shape: tuple[int, ...]) -> int:
-    """The product, given up as soon as it exceeds any file: a header may lie at great length."""
+    """The product, stopped once it exceeds any file: a header may hold many huge numbers."""
     elements = 0 if 0 in shape else 1
     for size in shape:
         elements *= size
@@ -165,7 +177,9 @@ def _check_payload(path: Path, stored: list[StoredTensor], base: int, size: int)
     end = base
     for tensor in stored:
         if tensor.start != end:
-            raise _damaged(path, f"its entry {tensor.key!r} overlaps another or leaves a hole")
+            raise _damaged(
+                path, f"its header entry {tensor.key!r} overlaps another one or leaves a gap"
+            )
         end = tensor.stop
     if end != size:
         kind = "truncated" if size < end else "too long"

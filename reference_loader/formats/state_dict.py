@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from reference_loader.formats.stored import StoredTensor
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.source.files import STATE_DICT
 
 
@@ -19,7 +19,7 @@ class MemoryTensor(StoredTensor):
 
 
 class StateDict:
-    """The tensors as they are: nothing is copied where no cast is asked for."""
+    """The tensors as they are: nothing is copied unless a cast is needed."""
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
         """The tensor that was given."""
@@ -31,7 +31,15 @@ def read_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, StoredT
     """What the state dict holds, in its order."""
     return {
         key: MemoryTensor(
-            key, STATE_DICT, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes, tensor
+            key,
+            STATE_DICT,
+            tensor.dtype,
+            tuple(tensor.shape),
+            0,
+            tensor.nbytes,
+            tensor,
+            format=Format.STATE_DICT,
+            viewable=tensor.is_cpu and tensor.is_contiguous(),
         )
         for key, tensor in state_dict.items()
         if isinstance(tensor, torch.Tensor)

@@ -17,7 +17,7 @@ from reference_loader.model.skeleton import Skeleton, build, like, on_cpu, put
 
 
 class Everything:
-    """Contains all there is."""
+    """A container of every order."""
 
     def __contains__(self, _: object) -> bool:
         return True
@@ -28,7 +28,7 @@ def initialise(
     architecture: Architecture,
     *,
     fresh: Mapping[str, torch.dtype],
-    unfilled: Collection[str],
+    buffers: Collection[str],
     dtype: torch.dtype,
 ) -> None:
     """Give the parameters of `fresh` the values that a newly made model would have (MIS-1).
@@ -41,7 +41,7 @@ def initialise(
         skeleton: the empty model, which is filled here.
         architecture: constructs it, and knows its initialisation.
         fresh: name to dtype of the parameters to initialise.
-        unfilled: every slot that no stored tensor fills.
+        buffers: names of buffers that no stored tensor fills.
         dtype: what the model is built in.
     """
     model = skeleton.model
@@ -49,11 +49,12 @@ def initialise(
     if fresh or derived:
         orders = {skeleton.slots[name].order for name in fresh}
         donated = _donated([*fresh, *derived], architecture.construct, dtype, orders)
-        for name, tensor in donated.items():
-            put(model, name, _as(tensor, fresh.get(name, tensor.dtype)))
-    buffers = [name for name in unfilled if skeleton.slots[name].kind == "buffer"]
+        for name, given in donated.items():
+            cast = given.data.to(fresh.get(name, given.dtype))
+            put(model, name, like(given, cast) if isinstance(given, nn.Parameter) else given)
+    persistent = [name for name in buffers if name in skeleton.slots]
     with torch.no_grad(), on_cpu():
-        _run(model, "", None, {*fresh, *buffers}, architecture.initialiser)
+        _run(model, "", None, {*fresh, *persistent}, architecture.initialiser)
 
 
 def _donated(
@@ -72,12 +73,6 @@ def _donated(
         if not any(tensors[name].is_meta for name in names):
             break
     return {name: tensors[name] for name in names}
-
-
-def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    if isinstance(tensor, nn.Parameter):
-        return like(tensor, tensor.data.to(dtype))
-    return tensor
 
 
 def _run(

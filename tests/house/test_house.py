@@ -41,7 +41,7 @@ LEVELS: dict[str, Levels] = {
         ("model",),
         ("formats",),
         ("source", "llama"),
-        ("options",),
+        ("options", "speed"),
         ("errors",),
     ),
     "conformance": (

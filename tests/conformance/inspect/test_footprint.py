@@ -108,10 +108,10 @@ def test_the_ways_of_a_load_are_told_apart(checkpoint: Callable[..., Path]) -> N
     """Views, casts, what is initialised, what stays on disk."""
     source = str(checkpoint("llama-mixed-2", "missing-key"))
     told = of(source, dtype="float16", device_map={"": "cpu", "lm_head": "disk"})
-    assert {part.action for part in told.parts} == {"view", "cast", "initialised", "disk"}
+    assert {part.action for part in told.parts} == {"view", "cast", "initialised", "disk offload"}
     (lost,) = [part for part in told.parts if part.action == "initialised"]
     assert (lost.tensors, lost.stored, lost.on_disk) == (1, "", 0)
-    (disk,) = [part for part in told.parts if part.action == "disk"]
+    (disk,) = [part for part in told.parts if part.action == "disk offload"]
     assert disk.in_memory == 0 < disk.on_disk
     views = sum(part.in_memory for part in told.parts if part.action == "view")
     whole = sum(part.in_memory for part in told.parts)

@@ -94,7 +94,7 @@ def test_a_long_list_is_cut_and_counted(own: Any) -> None:
 )
 def test_the_dtype_is_explained(checkpoint: Any, recipe: str, options: Any, why: str) -> None:
     """DTY-1 to DTY-3."""
-    assert why in plan(checkpoint(recipe), **options).why_dtype
+    assert why in plan(checkpoint(recipe), **options).model_dtype.why
 
 
 @pytest.mark.parametrize(
