@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -80,28 +78,21 @@ def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -
             decide.refuse_mismatches(plan.mismatched)
         decide.refuse_over_budget(plan, wanted)
 
-        offloaded = Offloaded(wanted.offload_folder)
-        with _undone_on_failure(offloaded):
+        before, offloaded = torch.get_rng_state(), Offloaded(wanted.offload_folder)
+        try:
             fresh = {name: each.dtype for name, each in plan.fresh.items()}
             initialise(skeleton, architecture, fresh=fresh, buffers=plan.buffers, dtype=plan.dtype)
             pump(plan, skeleton, offloaded)
             untied = finish(plan, skeleton.model, architecture, offloaded, wanted)
+        except BaseException:
+            # A load that failed has drawn no random numbers and written nothing (STA-2, OFF-9).
+            torch.set_rng_state(before)
+            offloaded.remove()
+            raise
 
     report = LoadReport(plan, untied)
     report.log()
     return (skeleton.model, report.info()) if wanted.output_loading_info else skeleton.model
-
-
-@contextmanager
-def _undone_on_failure(offloaded: Offloaded) -> Iterator[None]:
-    """A load that failed has drawn no random numbers and written nothing (STA-2, OFF-9)."""
-    before = torch.get_rng_state()
-    try:
-        yield
-    except BaseException:
-        torch.set_rng_state(before)
-        offloaded.remove()
-        raise
 
 
 def _prepare(

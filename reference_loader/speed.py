@@ -25,11 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_buffer_registration_hook,
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
+from torch.nn.modules import module as torch_module
 
 _plain = ContextVar("plain", default=False)
 
@@ -126,9 +122,9 @@ def initialisers_skipped() -> Iterator[None]:
             restore_initialisers(owner)
 
     hooks = [
-        register_module_parameter_registration_hook(skip),
-        register_module_module_registration_hook(skip),
-        register_module_buffer_registration_hook(keep),
+        torch_module.register_module_parameter_registration_hook(skip),
+        torch_module.register_module_module_registration_hook(skip),
+        torch_module.register_module_buffer_registration_hook(keep),
     ]
     try:
         yield
@@ -146,11 +142,10 @@ def restore_initialisers(module: nn.Module) -> None:
 
 @cache
 def _library_initialisers(kind: type) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, library in INITIALISERS.items()
-        if getattr(getattr(kind, name, None), "__module__", "").startswith(library)
-    )
+    def module_of(name: str) -> str:
+        return getattr(getattr(kind, name, None), "__module__", "")
+
+    return tuple(n for n, library in INITIALISERS.items() if module_of(n).startswith(library))
 
 
 def _nothing() -> None:

@@ -44,16 +44,13 @@ def tie(plan: LoadPlan, model: nn.Module) -> tuple[str, ...]:
         provider = model.get_parameter(first)
         for name in others:
             if name in plan.ties.rivals and not _equal(plan, model, first, name):
-                put(model, name, _apart(model.get_parameter(name), provider))
+                own = model.get_parameter(name)
+                # Offloaded to disk, both are still the one empty parameter that they were.
+                put(model, name, like(own, own.data.clone()) if own is provider else own)
                 untied.append(name)
             else:
                 put(model, name, provider)
     return tuple(untied)
-
-
-def _apart(parameter: nn.Parameter, provider: nn.Parameter) -> nn.Parameter:
-    """A parameter other than the provider's: offloaded to disk, both are still the empty one."""
-    return like(parameter, parameter.data.clone()) if parameter is provider else parameter
 
 
 def _equal(plan: LoadPlan, model: nn.Module, *names: str) -> bool:

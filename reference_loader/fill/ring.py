@@ -71,16 +71,14 @@ class Lane:
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             # What was freed a moment ago may still be in use there.
             self._stream.wait_stream(self._callers)
-        self._slots = deque(self._slot() for _ in range(self._count))
+        # Memory that begins at a page, and the event of its last having been sent.
+        self._slots: deque[tuple[torch.Tensor, Any]] = deque()
+        for _ in range(self._count):
+            size, pinned = self._size + MARGIN, self._on_gpu
+            whole = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned)
+            sent: Any = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
+            self._slots.append((whole[-whole.data_ptr() % PAGE :], sent))
         return self.carry
-
-    def _slot(self) -> tuple[torch.Tensor, Any]:
-        """Memory that begins at a page, and the event of its last having been sent."""
-        whole = torch.empty(
-            self._size + MARGIN, dtype=torch.uint8, device="cpu", pin_memory=self._on_gpu
-        )
-        sent: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
-        return whole[-whole.data_ptr() % PAGE :], sent
 
     def carry(self, piece: Copy) -> None:
         """Read the piece into the oldest slot and send it; it arrives in its own time."""

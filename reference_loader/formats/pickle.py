@@ -32,17 +32,9 @@ def read_pickled_header(path: Path, weights_only: bool = True) -> dict[str, Stor
 
 def _described(path: Path, key: str, value: Any, alone: bool) -> StoredTensor:
     if not _is_plain(value):
-        return StoredTensor(key, path, torch.uint8, (), 0, 0, format=Format.PICKLE, viewable=False)
-    return StoredTensor(
-        key,
-        path,
-        value.dtype,
-        tuple(value.shape),
-        0,
-        value.nbytes,
-        format=Format.PICKLE,
-        viewable=alone and value.is_contiguous(),
-    )
+        return StoredTensor(key, path, torch.uint8, (), 0, 0, Format.PICKLE, viewable=False)
+    described = key, path, value.dtype, tuple(value.shape), 0, value.nbytes, Format.PICKLE
+    return StoredTensor(*described, viewable=alone and value.is_contiguous())
 
 
 def _is_plain(value: Any) -> TypeGuard[torch.Tensor]:
@@ -68,7 +60,7 @@ class PickledFile:
 
     def __init__(self, path: Path, weights_only: bool = True) -> None:
         self._path = path
-        self._tensors, _ = _load(path, weights_only)
+        self._tensors, self._mapped = _load(path, weights_only)
         self._alone = _alone(self._tensors)
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
@@ -77,18 +69,12 @@ class PickledFile:
         Raises:
             BadTensorFile: it is not a tensor, or no longer what `stored` was read from (FMT-19).
         """
-        key = stored.key
-        tensor = self._tensors.get(key)
-        if not _is_plain(tensor) or (tensor.dtype, tuple(tensor.shape)) != (
-            stored.dtype,
-            stored.shape,
-        ):
-            raise BadTensorFile(
-                f"{self._path} holds a {type(tensor).__name__} under {key!r}, which is not the "
-                "tensor that was planned.",
-                "Save the file again.",
-            )
-        return tensor if key in self._alone else tensor.clone()
+        tensor, alone = self._tensors.get(stored.key), stored.key in self._alone
+        found = _described(self._path, stored.key, tensor, self._mapped and alone)
+        if not _is_plain(tensor) or found != stored:
+            what = f"a {type(tensor).__name__} under {stored.key!r}, not the tensor planned"
+            raise BadTensorFile(f"{self._path} holds {what}.", "Save the file again.")
+        return tensor if alone else tensor.clone()
 
 
 def _load(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,7 +15,7 @@ from reference_loader.source.files import STATE_DICT
 class MemoryTensor(StoredTensor):
     """A tensor of the state dict, with itself."""
 
-    tensor: torch.Tensor
+    tensor: torch.Tensor = field(kw_only=True)
 
 
 class StateDict:
@@ -29,18 +29,10 @@ class StateDict:
 
 def read_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, StoredTensor]:
     """What the state dict holds, in its order."""
-    return {
-        key: MemoryTensor(
-            key,
-            STATE_DICT,
-            tensor.dtype,
-            tuple(tensor.shape),
-            0,
-            tensor.nbytes,
-            tensor,
-            format=Format.STATE_DICT,
-            viewable=tensor.is_cpu and tensor.is_contiguous(),
-        )
-        for key, tensor in state_dict.items()
-        if isinstance(tensor, torch.Tensor)
-    }
+    stored: dict[str, StoredTensor] = {}
+    for key, tensor in state_dict.items():
+        if isinstance(tensor, torch.Tensor):
+            held = key, STATE_DICT, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes
+            viewable = tensor.is_cpu and tensor.is_contiguous()
+            stored[key] = MemoryTensor(*held, Format.STATE_DICT, viewable, tensor=tensor)
+    return stored

@@ -38,9 +38,9 @@ class StoredTensor:
     shape: tuple[int, ...]
     start: int
     stop: int
-    format: Format = field(kw_only=True)
-    viewable: bool = field(default=True, kw_only=True)
-    seal: bytes = field(default=b"", repr=False, kw_only=True)
+    format: Format
+    viewable: bool = True
+    seal: bytes = field(default=b"", repr=False)
 
     @property
     def nbytes(self) -> int:

@@ -7,6 +7,7 @@ nor draws a random number for one (MIS-3, MIS-6).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 
 import torch
@@ -14,13 +15,6 @@ from torch import nn
 
 from reference_loader.model.architecture import Architecture
 from reference_loader.model.skeleton import Skeleton, build, like, on_cpu, put
-
-
-class Everything:
-    """A container of every order."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
 
 
 def initialise(
@@ -46,33 +40,22 @@ def initialise(
     """
     model = skeleton.model
     derived = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    if fresh or derived:
-        orders = {skeleton.slots[name].order for name in fresh}
-        donated = _donated([*fresh, *derived], architecture.construct, dtype, orders)
-        for name, given in donated.items():
+    names = [*fresh, *derived]
+    if names:
+        # Where the constructor derives one value from others, all of them must have memory.
+        for real in ({skeleton.slots[name].order for name in fresh}, range(sys.maxsize)):
+            donor = build(architecture.construct, dtype, real=real).model
+            tensors = dict[str, torch.Tensor](donor.named_parameters(remove_duplicate=False))
+            tensors.update(donor.named_buffers(remove_duplicate=False))
+            if not any(tensors[name].is_meta for name in names):
+                break
+        for name in names:
+            given = tensors[name]
             cast = given.data.to(fresh.get(name, given.dtype))
             put(model, name, like(given, cast) if isinstance(given, nn.Parameter) else given)
     persistent = [name for name in buffers if name in skeleton.slots]
     with torch.no_grad(), on_cpu():
         _run(model, "", None, {*fresh, *persistent}, architecture.initialiser)
-
-
-def _donated(
-    names: list[str],
-    construct: Callable[[], nn.Module],
-    dtype: torch.dtype,
-    orders: Collection[int],
-) -> dict[str, torch.Tensor]:
-    """The values the constructor gives; where it derives some from others, it needs them all."""
-    for real in (orders, Everything()):
-        donor = build(construct, dtype, real=real).model
-        tensors: dict[str, torch.Tensor] = {
-            **dict(donor.named_parameters(remove_duplicate=False)),
-            **dict(donor.named_buffers(remove_duplicate=False)),
-        }
-        if not any(tensors[name].is_meta for name in names):
-            break
-    return {name: tensors[name] for name in names}
 
 
 def _run(

@@ -50,7 +50,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """An empty model and what its state dict has room for.
+    """An empty model and the slots of its state dict.
 
     Attributes:
         model: parameters on meta, buffers real.
@@ -81,8 +81,13 @@ def build(
     kept = torch.random.fork_rng(devices=())
     empty = _parameters_on_meta(order, real)
     skipping = nullcontext() if real else initialisers_skipped()
-    with _building, _default_dtype(dtype), on_cpu(), kept, empty, skipping:
-        model = construct()
+    with _building, on_cpu(), kept, empty, skipping:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            model = construct()
+        finally:
+            torch.set_default_dtype(before)
     modules = dict(model.named_modules(remove_duplicate=False))
     for module in modules.values():
         restore_initialisers(module)
@@ -155,16 +160,6 @@ def put_into(owner: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
         parameter = owner._parameters[leaf]
         assert parameter is not None
         owner._parameters[leaf] = like(parameter, tensor)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _slots(model: nn.Module, order: Mapping[int, int]) -> dict[str, Slot]:

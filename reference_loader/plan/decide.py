@@ -15,15 +15,7 @@ from reference_loader.model.skeleton import EXTRA_STATE, Skeleton, Slot
 from reference_loader.options import Options
 from reference_loader.plan import devices, names
 from reference_loader.plan.dtypes import ModelDtype, tensor_dtype
-from reference_loader.plan.parts import (
-    Action,
-    Fresh,
-    Inventory,
-    Match,
-    Mismatch,
-    Placement,
-    Ties,
-)
+from reference_loader.plan.parts import Action, Fresh, Inventory, Match, Mismatch, Placement, Ties
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.plan.workers import waits, workers_for
 from reference_loader.source.checkpoint import Checkpoint
@@ -43,16 +35,12 @@ def take_inventory(checkpoint: Checkpoint, options: Options | None = None) -> In
         for key, tensor in header(file, options or Options()).items():
             copies.setdefault(key, []).append(tensor)
     if not copies and checkpoint.folder is not None:
-        raise NothingMatches(
-            f"{checkpoint.chosen} holds no tensors.", "Check the program that saved it."
-        )
-
-    def listed_copy(key: str, found: list[StoredTensor]) -> StoredTensor:
-        return next((copy for copy in found if copy.file == listed.get(key)), found[-1])
-
-    stored = {key: listed_copy(key, found) for key, found in copies.items()}
+        raise NothingMatches(f"{checkpoint.chosen} holds no tensors.", "Check how it was saved.")
     return Inventory(
-        stored,
+        {
+            key: next((copy for copy in found if copy.file == listed.get(key)), found[-1])
+            for key, found in copies.items()
+        },
         {key: tuple(c.file for c in found) for key, found in copies.items() if len(found) > 1},
         frozenset(copies.keys() - listed.keys() if listed else ()),
         frozenset(
@@ -115,7 +103,13 @@ def match(
             f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
             "Check the model class, or rename the keys with `key_mapping`.",
         )
-    _refuse_complex(winners, skeleton.slots)
+    for target, tensor in winners.items():
+        if tensor.dtype.is_complex and not skeleton.slots[target].dtype.is_complex:
+            raise BadDtype(
+                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
+                f"{target!r} is {skeleton.slots[target].dtype}.",
+                "Save the real part of the tensor instead.",
+            )
 
     threads = fast()
     placements, mismatched = [], []
@@ -153,17 +147,6 @@ def decide_action(stored: StoredTensor, dtype: torch.dtype, device: Any) -> Acti
     if dtype != stored.dtype:
         return Action.CAST
     return Action.VIEW if device.type == "cpu" and stored.viewable else Action.COPY
-
-
-def _refuse_complex(winners: Mapping[str, StoredTensor], slots: Mapping[str, Slot]) -> None:
-    """Raise where a cast would lose the imaginary parts."""
-    for target, tensor in winners.items():
-        if tensor.dtype.is_complex and not slots[target].dtype.is_complex:
-            raise BadDtype(
-                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
-                f"{target!r} is {slots[target].dtype}.",
-                "Save the real part of the tensor instead.",
-            )
 
 
 def decide_places(

@@ -138,15 +138,13 @@ def _device(place: Any) -> Any:
     try:
         if isinstance(place, bool) or (isinstance(place, int) and place < 0):
             raise ValueError("not the number of a device")
-        return _numbered(place) if isinstance(place, int) else torch.device(place)
+        if not isinstance(place, int):
+            return torch.device(place)
+        # The accelerator of that number; a plan may be for a machine that has one.
+        accelerator = torch.accelerator.current_accelerator()
+        return torch.device(accelerator.type if accelerator else "cuda", place)
     except (RuntimeError, TypeError, ValueError) as cause:
         raise BadOptions(
             f"device_map contains {place!r}, which is not a device: {cause}.",
             f"Give a device such as 'cpu' or 'cuda:0', {DISK!r}, or one of {', '.join(INFERRED)}.",
         ) from cause
-
-
-def _numbered(number: int) -> torch.device:
-    """The accelerator of that number; a plan may be for a machine that has one."""
-    accelerator = torch.accelerator.current_accelerator()
-    return torch.device(accelerator.type if accelerator else "cuda", number)

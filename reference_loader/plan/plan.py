@@ -12,15 +12,7 @@ import torch
 
 from reference_loader.errors import shown
 from reference_loader.plan.dtypes import ModelDtype
-from reference_loader.plan.parts import (
-    Fresh,
-    Inventory,
-    Match,
-    Mismatch,
-    Placement,
-    Ties,
-    Workers,
-)
+from reference_loader.plan.parts import Fresh, Inventory, Match, Mismatch, Placement, Ties, Workers
 from reference_loader.source.checkpoint import Checkpoint
 
 
@@ -111,7 +103,7 @@ class LoadPlan:
         return {
             "model_class": self.model_class.__name__,
             "source": str(self.source),
-            "files": [file.name for file in self.files],
+            "files": [file.name for file in self.checkpoint.files],
             "why_files": self.checkpoint.why,
             "dtype": str(self.dtype),
             "why_dtype": self.model_dtype.why,
@@ -139,7 +131,7 @@ class LoadPlan:
             size[placement.action] += placement.nbytes
         rows = [
             ("model", self.model_class.__name__),
-            ("files", f"{len(self.files)} ({self.checkpoint.why})"),
+            ("files", f"{len(self.checkpoint.files)} ({self.checkpoint.why})"),
             ("dtype", f"{self.dtype} ({self.model_dtype.why})"),
             *(("device", f"{place}  {name}".strip()) for name, place in self._places().items()),
             *((str(a), f"{count[a]} tensors, {size[a]:,} bytes") for a in count),

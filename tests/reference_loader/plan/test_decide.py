@@ -27,9 +27,7 @@ quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 def stored(*keys: str, shape: tuple[int, ...] = (2,)) -> dict[str, StoredTensor]:
     return {
-        key: StoredTensor(
-            key, Path("file"), torch.float32, shape, 8 * i, 8 * i + 8, format=Format.PICKLE
-        )
+        key: StoredTensor(key, Path("file"), torch.float32, shape, 8 * i, 8 * i + 8, Format.PICKLE)
         for i, key in enumerate(keys)
     }
 

@@ -15,7 +15,7 @@ from reference_loader.plan.dtypes import model_dtype, parse, tensor_dtype
 
 def stored(*dtypes: torch.dtype) -> list[StoredTensor]:
     return [
-        StoredTensor(f"k{i}", Path("f"), d, (), 0, d.itemsize, format=Format.PICKLE)
+        StoredTensor(f"k{i}", Path("f"), d, (), 0, d.itemsize, Format.PICKLE)
         for i, d in enumerate(dtypes)
     ]
 

@@ -184,9 +184,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def tensor_of(form: Format, viewable: bool = True) -> StoredTensor:
-    return StoredTensor(
-        "key", Path("file"), torch.float32, (2,), 0, 8, format=form, viewable=viewable
-    )
+    return StoredTensor("key", Path("file"), torch.float32, (2,), 0, 8, form, viewable=viewable)
 
 
 @pytest.mark.parametrize("form", Format)
