@@ -22,11 +22,14 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check test test-nightly test-stable selftest test-releases wheel-check releases \
+.PHONY: check check-plain test test-nightly test-stable selftest test-releases wheel-check releases \
   gpu gpu-test gpu-check gpu-bench gpu-ring gpu-against lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
 	@$(BIN)/conformance check $(ARGS)
+
+check-plain: $(STAMP)  ## the same with the fast paths of the reference turned off
+	@FROM_PRETRAINED_PLAIN=1 $(BIN)/conformance check $(ARGS)
 
 selftest: $(STAMP)  ## every planted fault is caught by its clause, an honest copy by none
 	@$(BIN)/conformance selftest

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,6 @@ from reference_loader.model.initialise import initialise
 from reference_loader.model.skeleton import Skeleton, build
 from reference_loader.options import Options, Source
 from reference_loader.plan import decide
-from reference_loader.plan.devices import woken
 from reference_loader.plan.dtypes import model_dtype
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.report import LoadReport, refuse_disagreements
@@ -34,81 +30,65 @@ from reference_loader.source.checkpoint import (
     open_folder,
 )
 from reference_loader.source.files import is_file
+from reference_loader.speed import collection_deferred, context_made_early
 
 Loaded = nn.Module | tuple[nn.Module, dict[str, Any]]
 
 
 @torch.inference_mode(mode=False)  # the caller's makes tensors that no gradient can pass (STA-4)
 def load_model(source: Source | None, model_args: tuple[Any, ...], options: Options) -> Loaded:
-    """The model, or the model and its loading info: what `api.from_pretrained` returns."""
-    with _collected_later(), woken(options.device_map):
-        return _load(source, model_args, options)
+    """The model, or the model and its loading info: what `from_pretrained` returns."""
+    with collection_deferred(), context_made_early(options.device_map):
+        plan, skeleton, architecture = _prepare(source, model_args, options)
+        if options.strict:
+            refuse_disagreements(plan)
+        if not options.ignore_mismatched_sizes:
+            decide.refuse_mismatches(plan.mismatched)
+        decide.refuse_over_budget(plan, options)
 
-
-def plan_load(source: Source | None, model_args: tuple[Any, ...], options: Options) -> LoadPlan:
-    """The decisions of the same load, without reading a weight: what `api.plan` returns."""
-    with _collected_later():
-        return _prepare(source, model_args, options).plan
-
-
-def _load(source: Source | None, model_args: tuple[Any, ...], wanted: Options) -> Loaded:
-    prepared = _prepare(source, model_args, wanted)
-    plan, skeleton, architecture = prepared.plan, prepared.skeleton, prepared.architecture
-    if wanted.strict:
-        refuse_disagreements(plan)
-    if not wanted.ignore_mismatched_sizes:
-        decide.refuse_mismatches(plan.mismatched)
-    decide.refuse_over_budget(plan, wanted)
-
-    offloaded = Offloaded(wanted.offload_folder)
-    with _undone_on_failure(offloaded):
-        initialise(skeleton, architecture, fresh=plan.fresh, unfilled=plan.shapes, dtype=plan.dtype)
-        pump(plan, skeleton, offloaded)
-        untied = finish(plan, skeleton.model, architecture, offloaded, wanted)
+        before, offloaded = torch.get_rng_state(), Offloaded(options.offload_folder)
+        try:
+            fresh = {name: each.dtype for name, each in plan.fresh.items()}
+            initialise(skeleton, architecture, fresh=fresh, buffers=plan.buffers, dtype=plan.dtype)
+            pump(plan, skeleton, offloaded)
+            untied = finish(plan, skeleton.model, architecture, offloaded, options)
+        except BaseException:
+            # A load that failed has drawn no random numbers and written nothing (STA-2, OFF-9).
+            torch.set_rng_state(before)
+            offloaded.remove()
+            raise
 
     report = LoadReport(plan, untied)
     report.log()
-    return (skeleton.model, report.info()) if wanted.output_loading_info else skeleton.model
+    return (skeleton.model, report.info()) if options.output_loading_info else skeleton.model
 
 
-@contextmanager
-def _collected_later() -> Iterator[None]:
-    """A load makes many objects that stay; looking for garbage among them again and again is vain.
+def plan_load(source: Source | None, model_args: tuple[Any, ...], options: Options) -> LoadPlan:
+    """The decisions of the same load, without reading a weight: what `plan` returns."""
+    with collection_deferred():
+        return _prepare(source, model_args, options)[0]
 
-    In several threads the first to end is the one to switch the collection on again.
+
+def _prepare(
+    source: Source | None, model_args: tuple[Any, ...], options: Options
+) -> tuple[LoadPlan, Skeleton, Architecture]:
+    """Find the files, read their headers, build the empty model, decide.
+
+    Raises:
+        BadOptions: not exactly one of a source and a state dict, or a state dict and no config
+            (RES-10, RES-11).
     """
-    wanted = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if wanted:
-            gc.enable()
-
-
-@contextmanager
-def _undone_on_failure(offloaded: Offloaded) -> Iterator[None]:
-    """A load that failed has drawn no random numbers and written nothing (STA-2, OFF-9)."""
-    before = torch.get_rng_state()
-    try:
-        yield
-    except BaseException:
-        torch.set_rng_state(before)
-        offloaded.remove()
-        raise
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    plan: LoadPlan
-    skeleton: Skeleton
-    architecture: Architecture
-
-
-def _prepare(source: Source | None, model_args: tuple[Any, ...], options: Options) -> _Prepared:
-    """Find, read the headers, build the empty model, decide."""
     options = replace(options, config=open_config(options))
-    folder = _folder(source, options)
+    if (source is None) == (options.state_dict is None):
+        raise BadOptions(
+            "Pass exactly one of a source and `state_dict`; "
+            f"{'neither' if source is None else 'both'} was given.",
+            "Give a folder, or `state_dict` together with `config`.",
+        )
+    if source is None and options.config is None:
+        raise BadOptions("`state_dict` needs `config`.", "Pass the config of the model.")
+
+    folder = None if source is None else open_folder(source, options.subfolder, options)
     architecture = choose(str(source), folder, model_args, options)
     if source is None or folder is None:
         checkpoint = of_state_dict()
@@ -128,19 +108,4 @@ def _prepare(source: Source | None, model_args: tuple[Any, ...], options: Option
         dtype=dtype,
         skeleton=skeleton,
     )
-    return _Prepared(plan, skeleton, architecture)
-
-
-def _folder(source: Source | None, options: Options) -> Path | None:
-    """Where the checkpoint lies; None for a state dict, which needs a config (RES-10, RES-11)."""
-    if (source is None) == (options.state_dict is None):
-        raise BadOptions(
-            "Exactly one of a source and a state dict is needed; "
-            f"{'neither' if source is None else 'both'} was given.",
-            "Give a folder, or `state_dict` together with `config`.",
-        )
-    if source is not None:
-        return open_folder(source, options.subfolder, options)
-    if options.config is None:
-        raise BadOptions("`state_dict` needs `config`.", "Pass the config of the model.")
-    return None
+    return plan, skeleton, architecture

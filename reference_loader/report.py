@@ -1,4 +1,4 @@
-"""`LoadReport`: what a load did, for the caller and for the log."""
+"""`LoadReport`: what a load did, as the loading info and as a warning in the log."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class LoadReport:
     def __str__(self) -> str:
         found = dict(self.plan.disagreements)
         if self.untied:
-            found["not tied, since stored with other values"] = list(self.untied)
+            found["not tied because the stored values differ"] = list(self.untied)
         lines = [f"  {kind}: {', '.join(map(shown, names))}" for kind, names in found.items()]
         head = f"{self.plan.model_class.__name__} from {self.plan.source}:"
-        return "\n".join([head, *lines]) if lines else f"{head} exactly what the model needs."
+        return "\n".join([head, *lines]) if lines else f"{head} the checkpoint matches the model."
 
     def log(self) -> None:
         """One warning if the checkpoint is not exactly the model, nothing otherwise."""
@@ -55,4 +55,7 @@ def refuse_disagreements(plan: LoadPlan) -> None:
     """
     if plan.disagreements:
         found = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in plan.disagreements.items())
-        raise NotStrict(f"{plan.source} is not exactly the model. {found}.", "Load without strict.")
+        raise NotStrict(
+            f"{plan.source} does not match the model exactly. {found}.",
+            "Load without `strict=True`.",
+        )

@@ -3,7 +3,7 @@
 Threads × slots of a thread × bytes of a slot, each timed in turn over the weights of a checkpoint
 in one process, with the limits of the machine probed between them: pinned memory to the GPU, and
 reads of the files on all cores. Shows a table and keeps it as `ring.json`. The ring's own settings
-stand in `reference_loader.fill.ring`. Without a GPU the CPU's memory can stand in its place
+stand in `reference_loader.plan.workers`. Without a GPU the CPU's memory can stand in its place
 (`--device cpu`): the same steps, and a rate that says nothing of a GPU.
 """
 
@@ -32,6 +32,7 @@ from conformance.world.memory import forget
 from reference_loader.fill.copies import Copy, Crew
 from reference_loader.fill.ring import Lane
 from reference_loader.formats.safetensors import MappedFile, read_header
+from reference_loader.plan.workers import LANES, SLOT, SLOTS
 
 MIB = 2**20
 

@@ -24,7 +24,7 @@ from reference_loader.errors import (
     WeightsNotFound,
 )
 from reference_loader.formats.reader import header, opened
-from reference_loader.formats.stored import StoredTensor
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.options import Options
 from reference_loader.source.config_file import read_config
 from reference_loader.source.files import is_file
@@ -348,7 +348,7 @@ def _pieces_of_safetensors(
 def _pieces_of_pickle(
     file: Path, tensors: Sequence[StoredTensor], options: Options
 ) -> Iterator[tuple[StoredTensor, torch.Tensor]]:
-    source = opened(file, options.weights_only)
+    source = opened(file, Format.PICKLE, options.weights_only)
     for tensor in tensors:
         flat = source.view(tensor).detach().reshape(-1)
         for piece in torch.split(flat, PIECE // tensor.dtype.itemsize):

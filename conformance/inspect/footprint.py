@@ -1,4 +1,4 @@
-"""What a plan comes to: tensors and bytes by place and dtype, peaks of memory, and whether it fits.
+"""What a plan needs: tensors and bytes by device and dtype, peaks of memory, and whether it fits.
 
 Pure functions of a `LoadPlan`; no weight is read.
 """
@@ -18,11 +18,10 @@ from conformance.inspect.headers import headers_of
 from conformance.world import memory
 from reference_loader import plan
 from reference_loader.errors import LoadError
-from reference_loader.fill.pump import CHUNK, waits
-from reference_loader.fill.ring import LANES, SLOT, SLOTS
+from reference_loader.formats.stored import Format
 from reference_loader.model.choose import choose
 from reference_loader.options import Options
-from reference_loader.plan.devices import place
+from reference_loader.plan.parts import Action
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.source.checkpoint import may_be_id, open_folder
 
@@ -36,12 +35,12 @@ class BadBudget(ValueError):
 
 @dataclass
 class Part:
-    """What is alike: the same place, dtype as stored, dtype in the model, and way.
+    """Tensors of one device, dtype as stored, dtype in the model, and action.
 
     Attributes:
         device: "cpu", "cuda:0", "disk".
         stored, dtype: names of dtypes; `stored` is empty for what no file holds.
-        action: "view" of the file, "copy" to a device as stored, "cast", "disk", "initialised".
+        action: see `reference_loader.plan.parts.Action`, or "initialised".
         tensors, parameters: how many; parameters are elements.
         on_disk, in_memory: bytes.
     """
@@ -81,7 +80,7 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether what a place must hold fits its budget; bytes."""
+    """Whether what a device must hold fits its budget; bytes."""
 
     device: str
     needs: int
@@ -143,11 +142,11 @@ def _planned(source: str | Path, options: Mapping[str, Any]) -> tuple[LoadPlan, 
 def explain(
     decided: LoadPlan, budgets: Mapping[str, int] | None = None, *, taken: int = 0
 ) -> Explanation:
-    """What the plan comes to, beside the budgets: place, such as "cuda:0" or "cpu", to bytes.
+    """What the plan needs, beside the budgets: device, such as "cuda:0" or "cpu", to bytes.
 
     Args:
         decided, taken: see `planned`.
-        budgets: what each place may hold.
+        budgets: what each device may hold.
     """
     parts = tuple(parts_of(decided))
     peaks = peaks_of(decided, parts, taken)
@@ -156,7 +155,7 @@ def explain(
 
 
 def parts_of(decided: LoadPlan) -> list[Part]:
-    """Stored tensors and initialised parameters, what is alike together; the largest first."""
+    """The plan's stored tensors and initialised parameters in groups, the largest first."""
     found: dict[tuple[str, ...], Part] = {}
 
     def part(device: str, stored: str, dtype: str, action: str) -> Part:
@@ -165,42 +164,40 @@ def parts_of(decided: LoadPlan) -> list[Part]:
         )
 
     for placement in decided.placements:
-        stored = placement.stored
-        where = str(placement.device)
-        way = placement.action if where == CPU or placement.action != "view" else "copy"
-        each = part(where, _short(stored.dtype), _short(placement.dtype), way)
+        stored, where = placement.stored, str(placement.device)
+        each = part(where, _short(stored.dtype), _short(placement.dtype), str(placement.action))
         each.tensors += 1
         each.parameters += stored.nbytes // stored.dtype.itemsize
         each.on_disk += stored.nbytes
         each.in_memory += 0 if where == DISK else placement.nbytes
-    for name, dtype in decided.fresh.items():
-        where, elements = str(place(name, decided.device_map)), math.prod(decided.shapes[name])
-        each = part(where, "", _short(dtype), "initialised")
+    for fresh in decided.fresh.values():
+        where = str(fresh.device)
+        each = part(where, "", _short(fresh.dtype), "initialised")
         each.tensors += 1
-        each.parameters += elements
-        each.in_memory += 0 if where == DISK else elements * dtype.itemsize
+        each.parameters += math.prod(fresh.shape)
+        each.in_memory += 0 if where == DISK else fresh.nbytes
     return sorted(found.values(), key=lambda each: -each.parameters)
 
 
 def peaks_of(decided: LoadPlan, parts: tuple[Part, ...], taken: int) -> Peaks:
-    """What the pump will hold at most; see `reference_loader.fill.pump` for its windows."""
+    """What the load holds at most, by the plan's actions and workers."""
     devices: dict[str, int] = {}
     for each in parts:
         devices[each.device] = devices.get(each.device, 0) + each.in_memory
     devices.pop(DISK, None)
     host = devices.pop(CPU, 0)
-    views = sum(p.in_memory for p in parts if p.device == CPU and p.action == "view")
+    # The host holds the workers' slots; a GPU holds what was sent and has not been cast yet.
+    for device, workers in decided.workers.items():
+        host += workers.nbytes
+        if str(device) != CPU:
+            devices[str(device)] += workers.nbytes // workers.slots
     here = [placement for placement in decided.placements if str(placement.device) == CPU]
-    casts = any(placement.action == "cast" for placement in here)
-    window = torch.get_num_threads() * CHUNK if any(map(waits, here)) else 0
+    views = sum(placement.nbytes for placement in here if placement.action is Action.VIEW)
     # A pickled file is mapped as a whole and stays so until its last tensor is cast.
-    pickled = (
-        [file.stat().st_size for file in decided.files if file.suffix == ".bin"] if casts else []
-    )
-    ring = SLOTS * SLOT * min(LANES, torch.get_num_threads()) if devices else 0
-    staged = {device: size + ring // SLOTS for device, size in devices.items()}
-    file = views + max(pickled, default=0)
-    return Peaks(host - views + window + ring, file, staged, taken)
+    cast = {p.stored.file for p in here if p.action is Action.CAST}
+    pickled = {p.stored.file for p in decided.placements if p.stored.format is Format.PICKLE}
+    file = views + max((each.stat().st_size for each in pickled if cast), default=0)
+    return Peaks(host - views, file, devices, taken)
 
 
 def parse_budgets(text: str) -> dict[Any, int]:

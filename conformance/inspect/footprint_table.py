@@ -1,4 +1,4 @@
-"""What `conformance explain` shows beside the plan: bytes by place and dtype, peaks, what fits."""
+"""What `conformance explain` shows beside the plan: bytes by device and dtype, peaks, what fits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def show(explanation: Explanation) -> None:
     screen.print()
     screen.print(_peaks(explanation))
     if explanation.advice:
-        screen.print(Text("\nit does not fit; what would:", style="bold"))
+        screen.print(Text("\nThe model does not fit. To make it fit:", style="bold"))
         for line in explanation.advice:
             screen.print(Text(f"  {plain(line)}"))
 
@@ -31,7 +31,7 @@ def _parts(explanation: Explanation) -> Table:
     from conformance.inspect.footprint import size
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("place", "stored", "in the model", "way"):
+    for head in ("device", "stored", "in the model", "action"):
         table.add_column(head)
     for head in ("tensors", "parameters", "on disk", "in memory"):
         table.add_column(head, justify="right")

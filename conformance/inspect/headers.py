@@ -105,5 +105,7 @@ def _write(source: str, name: str, options: Options, held: Path) -> bool:
     }
     size = max((each["data_offsets"][1] for each in entries.values()), default=0)
     (held / name).parent.mkdir(parents=True, exist_ok=True)
-    write_hollow(held / name, json.dumps(entries).encode(), size)
+    header = json.dumps(entries).encode()
+    # Padded as writers do, so that the payload is aligned, and can be planned as views.
+    write_hollow(held / name, header.ljust(-(-len(header) // 8) * 8), size)
     return True

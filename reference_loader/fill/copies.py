@@ -1,4 +1,4 @@
-"""Copies in pieces, and the threads that make them while more are prepared."""
+"""Copies in pieces, and the threads that make them while more are prepared; for speed alone."""
 
 from __future__ import annotations
 

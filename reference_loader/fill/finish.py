@@ -10,7 +10,7 @@ from reference_loader.formats.reader import opened
 from reference_loader.model.architecture import Architecture
 from reference_loader.model.skeleton import like, put
 from reference_loader.options import Options
-from reference_loader.plan.devices import DISK
+from reference_loader.plan.parts import Action
 from reference_loader.plan.plan import LoadPlan
 
 
@@ -40,27 +40,25 @@ def finish(
 def tie(plan: LoadPlan, model: nn.Module) -> tuple[str, ...]:
     """Make each group of names one parameter; leave out, and return, rivals that differ."""
     untied = []
-    for first, *others in plan.ties:
+    for first, *others in plan.ties.groups:
         provider = model.get_parameter(first)
         for name in others:
-            if name in plan.rivals and not _equal(plan, model, first, name):
-                put(model, name, _apart(model.get_parameter(name), provider))
+            if name in plan.ties.rivals and not _equal(plan, model, first, name):
+                own = model.get_parameter(name)
+                # Offloaded to disk, both are still the one empty parameter that they were.
+                put(model, name, like(own, own.data.clone()) if own is provider else own)
                 untied.append(name)
             else:
                 put(model, name, provider)
     return tuple(untied)
 
 
-def _apart(parameter: nn.Parameter, provider: nn.Parameter) -> nn.Parameter:
-    """A parameter that is not the provider: on disk both are still the empty one they were."""
-    return like(parameter, parameter.data.clone()) if parameter is provider else parameter
-
-
 def _equal(plan: LoadPlan, model: nn.Module, *names: str) -> bool:
-    """Whether two loaded parameters have the same values; one on disk is read for it."""
-    stored = {p.target: p for p in plan.placements if p.target in names and p.device == DISK}
+    """Whether two parameters have the same values; an offloaded one is read from its file."""
+    offloaded = (Action.OFFLOAD, Action.WRITE)
+    stored = {p.target: p.stored for p in plan.placements if p.action in offloaded}
     values = [
-        opened(stored[name].stored.file, plan.weights_only).view(stored[name].stored)
+        opened(stored[name].file, stored[name].format, plan.weights_only).view(stored[name])
         if name in stored
         else model.get_parameter(name).cpu()
         for name in names

@@ -1,4 +1,4 @@
-"""Weights that stay on disk, and the hooks of accelerate that fetch them while the model runs."""
+"""Disk offload: what is left in its file or written, and the hooks of accelerate that fetch it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from torch import nn
 from reference_loader.errors import BadOptions, DiskFull
 from reference_loader.model.skeleton import like, put
 from reference_loader.options import Options
-from reference_loader.plan.devices import DISK, needs_hooks, place
-from reference_loader.plan.plan import LoadPlan, Placement
+from reference_loader.plan.devices import DISK
+from reference_loader.plan.parts import Placement
+from reference_loader.plan.plan import LoadPlan
 
 
 class Offloaded:
-    """Where the weights on disk are, in the form that accelerate reads.
+    """Where the offloaded weights are, in the form that accelerate reads.
 
-    What safetensors hold is read from where it lies; anything else is written to the folder.
+    Args:
+        folder: the option `offload_folder`.
     """
 
     def __init__(self, folder: str | PathLike[str] | None) -> None:
@@ -30,30 +32,26 @@ class Offloaded:
         self._folder = folder
         self._written: list[Path] = []
 
-    def leave(self, placement: Placement) -> bool:
-        """Note a stored tensor that can stay in its file; False for one that cannot."""
-        file = placement.stored.file
-        if file.suffix != ".safetensors":
-            return False
+    def leave(self, placement: Placement) -> None:
+        """Note a tensor that stays in its safetensors file."""
         self.index[placement.target] = {
-            "safetensors_file": str(file),
+            "safetensors_file": str(placement.stored.file),
             "weight_name": placement.stored.key,
             "dtype": str(placement.dtype).removeprefix("torch."),
         }
-        return True
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Write a tensor that lies in no file it could be read from (OFF-3).
+        """Write a tensor that no safetensors file holds (OFF-3, OFF-5).
 
         Raises:
             BadOptions: there is no folder to write to.
-            DiskFull: it takes no more (OFF-9).
+            DiskFull: the disk is full (OFF-9).
         """
         from accelerate.utils import offload_weight
 
         if self._folder is None:
             raise BadOptions(
-                f"device_map puts {name!r} on disk, where it is not stored as it is needed.",
+                f"device_map offloads {name!r} to disk, but no safetensors file holds it.",
                 "Pass `offload_folder`.",
             )
         folder = Path(self._folder)
@@ -65,16 +63,18 @@ class Offloaded:
                 raise OSError(errno.ENOSPC, "no space left")
             self.index = offload_weight(tensor.detach(), name, str(folder), self.index)
         except OSError as cause:
-            told = f"{name!r}, {tensor.nbytes:,} bytes, cannot be written to {folder}: {cause}."
-            raise DiskFull(told, "Make room, or pass another `offload_folder`.") from cause
+            raise DiskFull(
+                f"{name!r} ({tensor.nbytes:,} bytes) cannot be written to {folder}: {cause}.",
+                "Free some disk space, or pass another `offload_folder`.",
+            ) from cause
 
     def remove(self) -> None:
-        """Take back what was written, since the load failed."""
+        """Delete what was written, since the load failed."""
         for path in self._written:
             path.unlink(missing_ok=True)
 
     def share(self, provider: str, names: Iterable[str]) -> None:
-        """Let tied names be found where their provider is; accelerate looks for a file by name."""
+        """Have accelerate, which looks by name, find tied weights where their provider is."""
         entry = self.index.get(provider)
         if entry is None:
             return
@@ -87,29 +87,33 @@ class Offloaded:
 
 
 def place_fresh(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:
-    """Move the initialised parameters to where they belong; one on disk leaves an empty one."""
-    for name in plan.fresh:
-        parameter, where = model.get_parameter(name), place(name, plan.device_map)
-        if where == DISK:
+    """Move initialised parameters and buffers to their devices; one on disk leaves an empty one."""
+    for name, fresh in plan.fresh.items():
+        parameter, device = model.get_parameter(name), fresh.device
+        if device == DISK:
             offloaded.write(name, parameter)
-        where = torch.device("meta") if where == DISK else where
-        if where != parameter.device:
-            put(model, name, like(parameter, parameter.data.to(where)))
+            device = torch.device("meta")
+        if device != parameter.device:
+            put(model, name, like(parameter, parameter.data.to(device)))
+    for name, device in plan.buffers.items():
+        buffer = model.get_buffer(name)
+        if device != buffer.device:
+            put(model, name, buffer.to(device))
 
 
 def dispatch(
     plan: LoadPlan, model: Any, offloaded: Offloaded, options: Options, untied: Container[str]
 ) -> None:
-    """Attach the hooks where the map has more than one place (PLC-4, OFF-1).
+    """Attach accelerate's hooks if the plan wants them (PLC-4, OFF-1).
 
     Raises:
-        BadOptions: accelerate cannot place the model so.
+        BadOptions: accelerate rejects the device map.
     """
-    if not needs_hooks(plan.device_map):
+    if not plan.hooks:
         return
     from accelerate import dispatch_model
 
-    for first, *others in plan.ties:
+    for first, *others in plan.ties.groups:
         offloaded.share(first, [name for name in others if name not in untied])
     try:
         dispatch_model(
@@ -122,6 +126,6 @@ def dispatch(
         )
     except ValueError as cause:
         raise BadOptions(
-            f"accelerate cannot place the model by device_map={plan.device_map!r}: {cause}",
-            "Give each module one place, and none to a module inside another that has one.",
+            f"accelerate rejects device_map={plan.device_map!r}: {cause}",
+            "Give each module one device, and none to a module inside another that has one.",
         ) from cause

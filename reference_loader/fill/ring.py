@@ -1,6 +1,7 @@
-"""The way of values into memory: read into a slot, copied or sent from there, cast on arrival.
+"""Fast copies: read into a slot, sent from there, cast on arrival; runs only for what waits.
 
-What each trick is worth is in docs/performance.md, what is still to be measured in docs/gpu.md.
+Here for speed alone: in plain mode (`speed.plain`) the plan lets no copy wait. What each part is
+worth is in docs/performance.md, what is still to be measured in docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -9,19 +10,16 @@ import ctypes
 import mmap
 import os
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 
 from reference_loader.errors import BadTensorFile
-from reference_loader.fill.copies import LIBC, Copy, Way
+from reference_loader.fill.copies import LIBC, Copy, Crew, Way
 from reference_loader.formats.safetensors import MappedFile
-
-# To a GPU: bytes of one pinned slot, slots of a thread, threads; enough to keep a PCIe link busy.
-SLOT = 2**23
-SLOTS = 2
-LANES = 8
+from reference_loader.plan.parts import Workers
 
 PAGE = mmap.PAGESIZE
 
@@ -35,6 +33,25 @@ ASKED = 16
 POPULATE_WRITE = 23
 
 
+@contextmanager
+def carriers() -> Iterator[Callable[[Copy, Workers], None]]:
+    """A function that has copies made by worker threads; at the end of the block all are complete.
+
+    Each device has its own threads. None is started before there is something to copy.
+    """
+    crews: dict[torch.device, Crew] = {}
+
+    def carry(copy: Copy, workers: Workers) -> None:
+        device = copy.destination.device
+        if device not in crews:
+            lanes = [Lane(device, workers.size, workers.slots) for _ in range(workers.threads)]
+            crews[device] = stack.enter_context(Crew(workers.size, [*lanes]))
+        crews[device].carry(copy)
+
+    with ExitStack() as stack:
+        yield carry
+
+
 class Lane:
     """One thread's way into the memory of a device, by slots that it fills in turn.
 
@@ -42,7 +59,7 @@ class Lane:
     what was read is still in the core's cache when it is cast; otherwise the steps are the same.
     """
 
-    def __init__(self, device: torch.device, size: int = SLOT, slots: int = SLOTS) -> None:
+    def __init__(self, device: torch.device, size: int, slots: int) -> None:
         self._device, self._size, self._count = device, size, slots
         self._on_gpu = device.type == "cuda"
         self._callers: Any = torch.cuda.current_stream(device) if self._on_gpu else None
@@ -54,16 +71,14 @@ class Lane:
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             # What was freed a moment ago may still be in use there.
             self._stream.wait_stream(self._callers)
-        self._slots = deque(self._slot() for _ in range(self._count))
+        # Memory that begins at a page, and the event of its last having been sent.
+        self._slots: deque[tuple[torch.Tensor, Any]] = deque()
+        for _ in range(self._count):
+            size, pinned = self._size + MARGIN, self._on_gpu
+            whole = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned)
+            sent: Any = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
+            self._slots.append((whole[-whole.data_ptr() % PAGE :], sent))
         return self.carry
-
-    def _slot(self) -> tuple[torch.Tensor, Any]:
-        """Memory that begins at a page, and the event of its last having been sent."""
-        whole = torch.empty(
-            self._size + MARGIN, dtype=torch.uint8, device="cpu", pin_memory=self._on_gpu
-        )
-        sent: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
-        return whole[-whole.data_ptr() % PAGE :], sent
 
     def carry(self, piece: Copy) -> None:
         """Read the piece into the oldest slot and send it; it arrives in its own time."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import weakref
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from reference_loader.errors import BadTensorFile
-from reference_loader.formats.stored import StoredTensor
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.source.files import LONGEST_TABLE, opened, parse_object, without_duplicates
 
 # What torch counts with: 64 bits, signed.
@@ -51,23 +50,36 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         Unreadable: see `files.opened`.
     """
     with opened(path) as file:
-        header, size = _header_of(path, file)
+        header, size, seal = _header_of(path, file)
+    try:
+        entries = parse_object(header, object_pairs_hook=without_duplicates)
+    except ValueError as cause:
+        raise _damaged(path, f"its header is malformed: {cause}") from cause
+    entries.pop("__metadata__", None)
     base = 8 + len(header)
-    seal = _seal(header, size)
-    stored = [_stored(path, key, entry, base, seal) for key, entry in _parse(path, header).items()]
+    stored = [_stored(path, key, entry, base, seal) for key, entry in entries.items()]
     stored.sort(key=lambda tensor: (tensor.start, tensor.stop))
-    _check_payload(path, stored, base, size)
+    end = base
+    for tensor in stored:
+        if tensor.start != end:
+            raise _damaged(path, f"its header entry {tensor.key!r} overlaps or leaves a gap")
+        end = tensor.stop
+    if end != size:
+        kind = "truncated" if size < end else "too long"
+        raise _damaged(path, f"it is {kind}: {size} bytes, its header describes {end}")
     return {tensor.key: tensor for tensor in stored}
 
 
-def _header_of(path: Path, file: BinaryIO) -> tuple[bytes, int]:
-    """The header, and the size of the whole file."""
-    size = os.fstat(file.fileno()).st_size
-    return file.read(_header_length(path, file.read(8), size)), size
-
-
-def _seal(header: bytes, size: int) -> bytes:
-    return hashlib.blake2b(header, digest_size=16, key=size.to_bytes(8)).digest()
+def _header_of(path: Path, file: BinaryIO) -> tuple[bytes, int, bytes]:
+    """The header, the size of the whole file, and a digest of both."""
+    size, prefix = os.fstat(file.fileno()).st_size, file.read(8)
+    if len(prefix) < 8:
+        raise _damaged(path, f"it is {size} bytes long, too short for a header")
+    length = int.from_bytes(prefix, "little")
+    if length > min(size - 8, LONGEST_TABLE):
+        raise _damaged(path, f"its header claims {length} bytes, the file has {size}")
+    header = file.read(length)
+    return header, size, hashlib.blake2b(header, digest_size=16, key=size.to_bytes(8)).digest()
 
 
 class MappedFile:
@@ -80,14 +92,13 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with opened(path) as file:
-            header, size = _header_of(path, file)
+            _, size, self._seal = _header_of(path, file)
             #: The file itself, whatever is put in its place; open as long as this object is.
             self.descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.descriptor)
-        self._seal = _seal(header, size)
         self._storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
         if not os.path.samestat(os.fstat(self.descriptor), path.stat()):
-            raise _damaged(path, "another file was put in its place while it was opened")
+            raise _damaged(path, "another file replaced it while it was being opened")
 
     def offset(self, tensor: torch.Tensor) -> int | None:
         """Where in the file the memory of a tensor begins; None for memory of its own."""
@@ -101,31 +112,13 @@ class MappedFile:
             BadTensorFile: the file is no longer the one that `stored` was read from (FMT-19).
         """
         if self._seal != stored.seal:
-            raise _damaged(self.path, f"it is not the file in which {stored.key!r} was found")
+            raise _damaged(self.path, f"another file replaced the one with {stored.key!r}")
         payload: Any = self._storage[stored.start : stored.stop]
-        if stored.start % stored.dtype.itemsize:
+        if not stored.viewable:
             payload = payload.clone()  # kernels may assume an aligned first element
         tensor = torch.empty(0, dtype=stored.dtype, device="cpu")
         tensor.set_(payload, 0, stored.shape)  # type: ignore[call-overload]  # stride is optional
         return tensor
-
-
-def _header_length(path: Path, prefix: bytes, size: int) -> int:
-    if len(prefix) < 8:
-        raise _damaged(path, f"it is {size} bytes long, too short for a header")
-    length = int(struct.unpack("<Q", prefix)[0])
-    if length > min(size - 8, LONGEST_TABLE):
-        raise _damaged(path, f"its header claims {length} bytes, the file has {size}")
-    return length
-
-
-def _parse(path: Path, header: bytes) -> dict[str, Any]:
-    try:
-        entries = parse_object(header, object_pairs_hook=without_duplicates)
-    except ValueError as cause:
-        raise _damaged(path, f"its header is not usable: {cause}") from cause
-    entries.pop("__metadata__", None)
-    return entries
 
 
 def _stored(path: Path, key: str, entry: Any, base: int, seal: bytes) -> StoredTensor:
@@ -134,42 +127,33 @@ def _stored(path: Path, key: str, entry: Any, base: int, seal: bytes) -> StoredT
         shape = _counts(entry["shape"])
         start, stop = _counts(entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as cause:
-        raise _damaged(path, f"its entry {key!r} is not usable ({cause!r})") from cause
+        raise _damaged(path, f"its header entry {key!r} is malformed ({cause!r})") from cause
     if stop - start != _elements(shape) * dtype.itemsize:
         raise _damaged(
-            path, f"its entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}"
+            path, f"its header entry {key!r} has {stop - start} bytes for {dtype} {list(shape)}"
         )
-    return StoredTensor(key, path, dtype, shape, base + start, base + stop, seal=seal)
+    start, stop = base + start, base + stop
+    viewable = start % dtype.itemsize == 0
+    return StoredTensor(key, path, dtype, shape, start, stop, Format.SAFETENSORS, viewable, seal)
 
 
 def _counts(numbers: Any) -> tuple[int, ...]:
     if not isinstance(numbers, list):
-        raise ValueError(f"{numbers!r} is no list")
+        raise ValueError(f"{numbers!r} is not a list")
     for number in numbers:
         if type(number) is not int or not 0 <= number <= LARGEST_COUNT:
-            raise ValueError("a number in it is no count")
+            raise ValueError("it contains something other than a non-negative 64-bit integer")
     return tuple(numbers)
 
 
 def _elements(shape: tuple[int, ...]) -> int:
-    """The product, given up as soon as it exceeds any file: a header may lie at great length."""
+    """The product, stopped once it exceeds any file: a header may hold many huge numbers."""
     elements = 0 if 0 in shape else 1
     for size in shape:
         elements *= size
         if elements > LARGEST_COUNT:
             break
     return elements
-
-
-def _check_payload(path: Path, stored: list[StoredTensor], base: int, size: int) -> None:
-    end = base
-    for tensor in stored:
-        if tensor.start != end:
-            raise _damaged(path, f"its entry {tensor.key!r} overlaps another or leaves a hole")
-        end = tensor.stop
-    if end != size:
-        kind = "truncated" if size < end else "too long"
-        raise _damaged(path, f"it is {kind}: {size} bytes, its header describes {end}")
 
 
 def _damaged(path: Path, what: str) -> BadTensorFile:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from reference_loader.formats.stored import StoredTensor
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.source.files import STATE_DICT
 
 
@@ -15,11 +15,11 @@ from reference_loader.source.files import STATE_DICT
 class MemoryTensor(StoredTensor):
     """A tensor of the state dict, with itself."""
 
-    tensor: torch.Tensor
+    tensor: torch.Tensor = field(kw_only=True)
 
 
 class StateDict:
-    """The tensors as they are: nothing is copied where no cast is asked for."""
+    """The tensors as they are: nothing is copied unless a cast is needed."""
 
     def view(self, stored: StoredTensor) -> torch.Tensor:
         """The tensor that was given."""
@@ -29,10 +29,10 @@ class StateDict:
 
 def read_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, StoredTensor]:
     """What the state dict holds, in its order."""
-    return {
-        key: MemoryTensor(
-            key, STATE_DICT, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes, tensor
-        )
-        for key, tensor in state_dict.items()
-        if isinstance(tensor, torch.Tensor)
-    }
+    stored: dict[str, StoredTensor] = {}
+    for key, tensor in state_dict.items():
+        if isinstance(tensor, torch.Tensor):
+            held = key, STATE_DICT, tensor.dtype, tuple(tensor.shape), 0, tensor.nbytes
+            viewable = tensor.is_cpu and tensor.is_contiguous()
+            stored[key] = MemoryTensor(*held, Format.STATE_DICT, viewable, tensor=tensor)
+    return stored

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 import torch
 
 
+class Format(StrEnum):
+    """What a file of tensors is."""
+
+    SAFETENSORS = "safetensors"
+    PICKLE = "pickle"
+    STATE_DICT = "state_dict"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a file, as its header describes it: the bytes from `start` to `stop`.
+    """One tensor of a checkpoint: the bytes from `start` to `stop` of `file`.
 
-    `seal` is the digest of that header, by which the file is known again.
+    Attributes:
+        key: its name in the checkpoint.
+        file: where it is stored; `source.files.STATE_DICT` for a state dict in memory.
+        dtype, shape: as stored.
+        start, stop: bytes of the file; from 0 where the format does not tell.
+        format: how the file is read; decided once, with its header.
+        viewable: whether a tensor on the CPU can share its memory: it is contiguous and aligned,
+            and no other key has the same bytes.
+        seal: the digest of the header, by which a replaced file is detected.
     """
 
     key: str
@@ -21,7 +38,9 @@ class StoredTensor:
     shape: tuple[int, ...]
     start: int
     stop: int
-    seal: bytes = field(default=b"", repr=False, kw_only=True)
+    format: Format
+    viewable: bool = True
+    seal: bytes = field(default=b"", repr=False)
 
     @property
     def nbytes(self) -> int:

@@ -7,6 +7,7 @@ nor draws a random number for one (MIS-3, MIS-6).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 
 import torch
@@ -16,19 +17,12 @@ from reference_loader.model.architecture import Architecture
 from reference_loader.model.skeleton import Skeleton, build, like, on_cpu, put
 
 
-class Everything:
-    """Contains all there is."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
-
-
 def initialise(
     skeleton: Skeleton,
     architecture: Architecture,
     *,
     fresh: Mapping[str, torch.dtype],
-    unfilled: Collection[str],
+    buffers: Collection[str],
     dtype: torch.dtype,
 ) -> None:
     """Give the parameters of `fresh` the values that a newly made model would have (MIS-1).
@@ -41,43 +35,27 @@ def initialise(
         skeleton: the empty model, which is filled here.
         architecture: constructs it, and knows its initialisation.
         fresh: name to dtype of the parameters to initialise.
-        unfilled: every slot that no stored tensor fills.
+        buffers: names of buffers that no stored tensor fills.
         dtype: what the model is built in.
     """
     model = skeleton.model
     derived = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    if fresh or derived:
-        orders = {skeleton.slots[name].order for name in fresh}
-        donated = _donated([*fresh, *derived], architecture.construct, dtype, orders)
-        for name, tensor in donated.items():
-            put(model, name, _as(tensor, fresh.get(name, tensor.dtype)))
-    buffers = [name for name in unfilled if skeleton.slots[name].kind == "buffer"]
+    names = [*fresh, *derived]
+    if names:
+        # Where the constructor derives one value from others, all of them must have memory.
+        for real in ({skeleton.slots[name].order for name in fresh}, range(sys.maxsize)):
+            donor = build(architecture.construct, dtype, real=real).model
+            tensors = dict[str, torch.Tensor](donor.named_parameters(remove_duplicate=False))
+            tensors.update(donor.named_buffers(remove_duplicate=False))
+            if not any(tensors[name].is_meta for name in names):
+                break
+        for name in names:
+            given = tensors[name]
+            cast = given.data.to(fresh.get(name, given.dtype))
+            put(model, name, like(given, cast) if isinstance(given, nn.Parameter) else given)
+    persistent = [name for name in buffers if name in skeleton.slots]
     with torch.no_grad(), on_cpu():
-        _run(model, "", None, {*fresh, *buffers}, architecture.initialiser)
-
-
-def _donated(
-    names: list[str],
-    construct: Callable[[], nn.Module],
-    dtype: torch.dtype,
-    orders: Collection[int],
-) -> dict[str, torch.Tensor]:
-    """The values the constructor gives; where it derives some from others, it needs them all."""
-    for real in (orders, Everything()):
-        donor = build(construct, dtype, real=real).model
-        tensors: dict[str, torch.Tensor] = {
-            **dict(donor.named_parameters(remove_duplicate=False)),
-            **dict(donor.named_buffers(remove_duplicate=False)),
-        }
-        if not any(tensors[name].is_meta for name in names):
-            break
-    return {name: tensors[name] for name in names}
-
-
-def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    if isinstance(tensor, nn.Parameter):
-        return like(tensor, tensor.data.to(dtype))
-    return tensor
+        _run(model, "", None, {*fresh, *persistent}, architecture.initialiser)
 
 
 def _run(

@@ -11,24 +11,18 @@ import threading
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_buffer_registration_hook,
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.weak import TensorWeakRef
+
+from reference_loader.speed import initialisers_skipped, restore_initialisers
 
 # transformers initialises no module that carries this mark, and from release 5 no tensor either.
 NEEDS_NO_VALUES = "_is_hf_initialized"
-
-# What gives a module, or a whole model, its first values, and which libraries' own is passed over.
-INITIALISERS = {"reset_parameters": "torch.nn.modules.", "initialize_weights": "transformers."}
 
 # The name, and the kind, of what `set_extra_state` takes: any tensor, as it is stored (MAP-9).
 EXTRA_STATE = "_extra_state"
@@ -56,7 +50,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """An empty model and what its state dict has room for.
+    """An empty model and the slots of its state dict.
 
     Attributes:
         model: parameters on meta, buffers real.
@@ -86,11 +80,17 @@ def build(
     order: dict[int, int] = {}
     kept = torch.random.fork_rng(devices=())
     empty = _parameters_on_meta(order, real)
-    with _building, _default_dtype(dtype), on_cpu(), kept, empty:
-        model = construct()
+    skipping = nullcontext() if real else initialisers_skipped()
+    with _building, on_cpu(), kept, empty, skipping:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            model = construct()
+        finally:
+            torch.set_default_dtype(before)
     modules = dict(model.named_modules(remove_duplicate=False))
     for module in modules.values():
-        _call_again(module)
+        restore_initialisers(module)
         # As after an initialisation: one that the user asks for later spares what was loaded.
         module.__dict__[NEEDS_NO_VALUES] = True
     return Skeleton(model, _slots(model, order), _ties(modules), modules)
@@ -103,11 +103,7 @@ def on_cpu() -> AbstractContextManager[Any]:
 
 @contextmanager
 def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator[None]:
-    """Where no parameter is real, torch and transformers have nothing to initialise either.
-
-    What no library calls its own is called as ever. The buffers that such an initialisation
-    computes get their values in `fresh.initialise`.
-    """
+    """Have what this thread registers as a parameter go to meta at that moment."""
     registered: list[nn.Parameter] = []  # kept alive, so that no id is given twice
     # A parameter registered under two names is one; held weakly, since it holds the memory.
     stand_in: dict[int, tuple[TensorWeakRef, nn.Parameter]] = {}
@@ -125,42 +121,11 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
             stand_in[id(parameter)] = TensorWeakRef(parameter), found
         return found
 
-    def pass_over(owner: nn.Module, _: str, __: object) -> None:
-        if threading.get_ident() == thread and not owner._buffers:
-            owner.__dict__.update(_initialisers(type(owner)))  # type: ignore[arg-type]
-
-    def with_buffer(owner: nn.Module, _: str, __: object) -> None:
-        if threading.get_ident() == thread:
-            _call_again(owner)
-
-    hooks = [register_module_parameter_registration_hook(to_meta)]  # type: ignore[arg-type]
-    if not real:
-        hooks += [
-            register_module_parameter_registration_hook(pass_over),
-            register_module_module_registration_hook(pass_over),
-            register_module_buffer_registration_hook(with_buffer),
-        ]
+    hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _call_again(module: nn.Module) -> None:
-    """What was passed over."""
-    for name in INITIALISERS:
-        module.__dict__.pop(name, None)
-
-
-@cache
-def _initialisers(kind: type) -> dict[str, Callable[[], None]]:
-    """Those of the class that are a library's own, doing nothing."""
-    return {
-        name: lambda: None
-        for name, library in INITIALISERS.items()
-        if getattr(getattr(kind, name, None), "__module__", "").startswith(library)
-    }
+        hook.remove()
 
 
 def on_meta(parameter: nn.Parameter) -> nn.Parameter:
@@ -195,16 +160,6 @@ def put_into(owner: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
         parameter = owner._parameters[leaf]
         assert parameter is not None
         owner._parameters[leaf] = like(parameter, tensor)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _slots(model: nn.Module, order: Mapping[int, int]) -> dict[str, Slot]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -243,35 +242,8 @@ def _registered_renames(model: nn.Module) -> list[Rename]:
         from transformers.core_model_loading import WeightRenaming
     except ImportError:
         return []
-    if not _may_have_renames(model, conversion_mapping):
-        return []
     table = conversion_mapping.get_model_conversion_mapping(model, add_legacy=False)
     return [_registered(entry, model, isinstance(entry, WeightRenaming)) for entry in table]
-
-
-def _may_have_renames(model: nn.Module, table: Any) -> bool:
-    """Whether the table may name a part of the model.
-
-    For most models it does not, and to make the table, of all models and a thousand regular
-    expressions, takes longer than all else that is decided. Once it is made, it is asked.
-    """
-    make = getattr(table, "_build_checkpoint_conversion_mapping", None)
-    made = getattr(table, "_checkpoint_conversion_mapping_cache", True)
-    if made or not hasattr(make, "__code__"):
-        return True
-    parts: list[Any] = [part for part in model.modules() if hasattr(type(part), "config_class")]
-    types = {getattr(part.config, "model_type", None) for part in parts}
-    return any(repr(name) in renamed_in(make) for name in types | {type(p).__name__ for p in parts})
-
-
-@cache
-def renamed_in(make: Any) -> str:
-    """The constants of the function that makes the table, as they are written in Python.
-
-    The names of its entries are among them, in every release from 5.0 to 5.24; a test holds the
-    one that is installed to that.
-    """
-    return f"{make.__code__.co_consts} {make.__globals__.get('_MODEL_TO_CONVERSION_PATTERN')}"
 
 
 def _registered(entry: Any, model: nn.Module, only_renames: bool) -> Rename:

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from reference_loader.errors import BadDtype, BadOptions, NothingMatches, ShapeMismatch
 from reference_loader.formats.reader import header
-from reference_loader.formats.stored import StoredTensor
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.model.architecture import Architecture, Rename
 from reference_loader.model.skeleton import EXTRA_STATE, Skeleton, Slot
 from reference_loader.options import Options
 from reference_loader.plan import devices, names
 from reference_loader.plan.dtypes import ModelDtype, tensor_dtype
-from reference_loader.plan.plan import LoadPlan, Mismatch, Placement
+from reference_loader.plan.parts import Action, Fresh, Inventory, Match, Mismatch, Placement, Ties
+from reference_loader.plan.plan import LoadPlan
+from reference_loader.plan.workers import waits, workers_for
 from reference_loader.source.checkpoint import Checkpoint
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """What a checkpoint holds, one tensor a key.
-
-    `duplicates`, `unlisted` and `phantom` are as in `LoadPlan`.
-    """
-
-    stored: Mapping[str, StoredTensor]
-    duplicates: Mapping[str, tuple[Path, ...]]
-    unlisted: frozenset[str]
-    phantom: frozenset[str]
+from reference_loader.speed import fast
 
 
 def take_inventory(checkpoint: Checkpoint, options: Options | None = None) -> Inventory:
@@ -47,10 +35,12 @@ def take_inventory(checkpoint: Checkpoint, options: Options | None = None) -> In
         for key, tensor in header(file, options or Options()).items():
             copies.setdefault(key, []).append(tensor)
     if not copies and checkpoint.folder is not None:
-        raise NothingMatches(f"{checkpoint.chosen} holds no tensors.", "Check who wrote it.")
-    stored = {key: _listed_copy(found, listed.get(key)) for key, found in copies.items()}
+        raise NothingMatches(f"{checkpoint.chosen} holds no tensors.", "Check how it was saved.")
     return Inventory(
-        stored,
+        {
+            key: next((copy for copy in found if copy.file == listed.get(key)), found[-1])
+            for key, found in copies.items()
+        },
         {key: tuple(c.file for c in found) for key, found in copies.items() if len(found) > 1},
         frozenset(copies.keys() - listed.keys() if listed else ()),
         frozenset(
@@ -71,23 +61,9 @@ def auto_order(inventory: Inventory) -> Iterator[StoredTensor]:
     order = {file: place for place, file in enumerate(sorted({t.file for t in tensors}))}
 
     def place(tensor: StoredTensor) -> tuple[int, str]:
-        return order[tensor.file], tensor.key if tensor.file.suffix == ".safetensors" else ""
+        return order[tensor.file], tensor.key if tensor.format is Format.SAFETENSORS else ""
 
     yield from sorted(tensors, key=place)
-
-
-def _listed_copy(copies: list[StoredTensor], shard: Path | None) -> StoredTensor:
-    return next((copy for copy in copies if copy.file == shard), copies[-1])
-
-
-@dataclass(frozen=True)
-class Match:
-    """Which stored tensor fills which slot, and what is left on either side."""
-
-    placements: tuple[Placement, ...]
-    mismatched: tuple[Mismatch, ...]
-    unexpected: frozenset[str]
-    superseded: frozenset[str]
 
 
 def match(
@@ -121,40 +97,56 @@ def match(
         if target in skeleton.slots and (target not in winners or key == target):
             winners[target] = stored[key]
     if stored and not winners and skeleton.slots:
-        raise _nothing_matches(stored, skeleton)
-    _refuse_complex(winners, skeleton.slots)
+        key, first = next(iter(stored.items()))
+        raise NothingMatches(
+            f"None of the {len(stored)} stored keys belongs to the model: {first.file} holds "
+            f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
+            "Check the model class, or rename the keys with `key_mapping`.",
+        )
+    for target, tensor in winners.items():
+        if tensor.dtype.is_complex and not skeleton.slots[target].dtype.is_complex:
+            raise BadDtype(
+                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
+                f"{target!r} is {skeleton.slots[target].dtype}.",
+                "Save the real part of the tensor instead.",
+            )
+
+    threads = fast()
     placements, mismatched = [], []
     for target, tensor in winners.items():
         slot = skeleton.slots[target]
-        device = _device(slot, device_map)
-        if slot.kind == EXTRA_STATE:
-            placements.append(Placement(target, tensor, tensor.dtype, device))
-        elif tensor.shape == slot.shape:
-            dtype = tensor_dtype(target, slot.dtype, kept)
-            placements.append(Placement(target, tensor, dtype, device))
-        else:
+        any_shape = slot.kind == EXTRA_STATE  # used as it is put, so no thread may fill it later
+        if tensor.shape != slot.shape and not any_shape:
             mismatched.append(Mismatch(target, tensor.shape, slot.shape, tensor.file))
+            continue
+        dtype = tensor.dtype if any_shape else tensor_dtype(target, slot.dtype, kept)
+        # Buffers are small, and are never offloaded to disk.
+        where = devices.place if slot.kind == "parameter" else devices.memory_device
+        device = where(target, device_map)
+        action = decide_action(tensor, dtype, device)
+        waiting = threads and not any_shape and waits(action, tensor.nbytes, device)
+        placements.append(Placement(target, tensor, dtype, device, action, waiting))
+
     unexpected = frozenset(t for t in targets.values() if t not in skeleton.slots)
     losers = stored.keys() - {tensor.key for tensor in winners.values()}
     superseded = frozenset(key for key in losers if targets[key] in skeleton.slots)
     return Match(tuple(placements), tuple(mismatched), unexpected, superseded)
 
 
-def _refuse_complex(winners: Mapping[str, StoredTensor], slots: Mapping[str, Slot]) -> None:
-    """Raise where a cast would lose the imaginary parts."""
-    for target, tensor in winners.items():
-        if tensor.dtype.is_complex and not slots[target].dtype.is_complex:
-            raise BadDtype(
-                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, the model's "
-                f"{target!r} is {slots[target].dtype}.",
-                "Store its real part.",
-            )
+def decide_action(stored: StoredTensor, dtype: torch.dtype, device: Any) -> Action:
+    """What is done with a stored tensor.
 
-
-def _device(slot: Slot, device_map: devices.DeviceMap | None) -> Any:
-    """Buffers are small and never on disk."""
-    where = devices.place if slot.kind == "parameter" else devices.memory_device
-    return where(slot.name, device_map)
+    Args:
+        stored: the tensor.
+        dtype: in the model.
+        device: a `torch.device`, or `devices.DISK`.
+    """
+    if device == devices.DISK:
+        # accelerate reads safetensors where they are, and casts what it read.
+        return Action.OFFLOAD if stored.format is Format.SAFETENSORS else Action.WRITE
+    if dtype != stored.dtype:
+        return Action.CAST
+    return Action.VIEW if device.type == "cpu" and stored.viewable else Action.COPY
 
 
 def decide_places(
@@ -190,14 +182,14 @@ def refuse_mismatches(mismatched: Collection[Mismatch]) -> None:
         ]
         raise ShapeMismatch(
             f"size mismatch for {'; '.join(lines)}.",
-            "Check the config; `ignore_mismatched_sizes=True` initialises these anew.",
+            "Check the config, or initialise these with `ignore_mismatched_sizes=True`.",
         )
 
 
 def refuse_over_budget(plan: LoadPlan, options: Options) -> None:
-    """Raise where a map of the caller's puts more on a device than its budget (PLC-10).
+    """Raise where the caller's device map puts more on a device than its budget (PLC-10).
 
-    What is stored is counted. A map that is made of the budgets keeps them by itself.
+    Stored tensors are counted. A device map that is inferred from the budgets respects them.
 
     Raises:
         BadOptions: naming the device and both sizes.
@@ -209,23 +201,8 @@ def refuse_over_budget(plan: LoadPlan, options: Options) -> None:
         if held > budget:
             raise BadOptions(
                 f"device_map puts {held:,} bytes on {name}; max_memory allows {budget:,}.",
-                'Pass `device_map="auto"`, which keeps to max_memory, or a smaller `dtype`.',
+                'Pass `device_map="auto"`, which respects max_memory, or a smaller `dtype`.',
             )
-
-
-@dataclass(frozen=True)
-class Ties:
-    """What the ties come to.
-
-    Attributes:
-        groups: each group with the name that provides the parameter first.
-        rivals: a name that is stored too, to the provider of its group.
-        provided: names that need nothing, since another of their group provides.
-    """
-
-    groups: tuple[tuple[str, ...], ...]
-    rivals: Mapping[str, str]
-    provided: frozenset[str]
 
 
 def decide_ties(groups: Iterable[tuple[str, ...]], filled: Collection[str]) -> Ties:
@@ -249,14 +226,28 @@ def decide_ties(groups: Iterable[tuple[str, ...]], filled: Collection[str]) -> T
 
 
 def decide_fresh(
-    slots: Mapping[str, Slot], lacking: Collection[str], ties: Ties, kept: Collection[str]
-) -> dict[str, torch.dtype]:
-    """The parameters to initialise and their dtypes: one for each tie, none that a tie provides."""
+    slots: Mapping[str, Slot],
+    lacking: Collection[str],
+    ties: Ties,
+    kept: Collection[str],
+    device_map: devices.DeviceMap | None = None,
+) -> dict[str, Fresh]:
+    """The parameters to initialise: one for each tie, none that a tie provides.
+
+    Args:
+        slots: of the empty model.
+        lacking: names of slots that no stored tensor fills.
+        ties: see `decide_ties`.
+        kept: modules kept in float32, see `tensor_dtype`.
+        device_map: see `devices.place`.
+    """
     provided = {name for group in ties.groups for name in group[1:]} | ties.provided
     return {
-        name: tensor_dtype(name, slots[name].dtype, kept)
-        for name in slots
-        if name in lacking and slots[name].kind == "parameter" and name not in provided
+        name: Fresh(
+            tensor_dtype(name, slot.dtype, kept), slot.shape, devices.place(name, device_map)
+        )
+        for name, slot in slots.items()
+        if name in lacking and slot.kind == "parameter" and name not in provided
     }
 
 
@@ -289,37 +280,24 @@ def make_plan(
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
     missing = lacking - {m.name for m in matched.mismatched} - ties.provided
-    unexpected = matched.unexpected
-    ignored = unexpected and names.ignored(unexpected, architecture.ignored_unexpected(model))
+    left_over = matched.unexpected
+    ignored = left_over and names.ignored(left_over, architecture.ignored_unexpected(model))
+    buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))
     return LoadPlan(
         model_class=architecture.model_class,
-        source=checkpoint.folder,
-        files=checkpoint.files,
-        why_files=checkpoint.why,
-        dtype=dtype.dtype,
-        why_dtype=dtype.why,
+        checkpoint=checkpoint,
+        model_dtype=dtype,
         device_map=device_map,
-        placements=matched.placements,
+        inventory=inventory,
+        match=matched,
+        ties=ties,
+        fresh=decide_fresh(skeleton.slots, lacking, ties, kept, device_map),
+        buffers={
+            name: devices.memory_device(name, device_map) for name in buffers if name not in filled
+        },
         missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
-        fresh=decide_fresh(skeleton.slots, lacking, ties, kept),
-        unexpected=unexpected - ignored,
         ignored=frozenset(ignored),
-        mismatched=matched.mismatched,
-        ties=ties.groups,
-        rivals=ties.rivals,
-        duplicates=inventory.duplicates,
-        superseded=matched.superseded,
-        unlisted=inventory.unlisted,
-        phantom=inventory.phantom,
+        workers=workers_for(matched.placements),
+        hooks=devices.needs_hooks(device_map),
         weights_only=options.weights_only,
-        shapes={name: skeleton.slots[name].shape for name in lacking},
-    )
-
-
-def _nothing_matches(stored: Mapping[str, StoredTensor], skeleton: Skeleton) -> NothingMatches:
-    key, tensor = next(iter(stored.items()))
-    return NothingMatches(
-        f"Not one of the {len(stored)} stored keys belongs to the model: {tensor.file} holds "
-        f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
-        "Check the model class, or rename with `key_mapping`.",
     )

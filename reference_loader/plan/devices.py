@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -33,8 +31,8 @@ def requested(device_map: Any, default: torch.device) -> DeviceMap | str | None:
     if device_map is None:
         if default.type == "meta":
             raise MetaDevice(
-                "from_pretrained under the meta device: there is no memory to load into.",
-                "Call the model class to have it empty, or pass `device_map`.",
+                "The default device is meta, which has no memory to load weights into.",
+                "Pass `device_map`, or call the model class itself for an empty model.",
             )
         return None if default.type == "cpu" else {"": default}
     if isinstance(device_map, str) and device_map in INFERRED:
@@ -47,7 +45,7 @@ def requested(device_map: Any, default: torch.device) -> DeviceMap | str | None:
 
 
 def check(device_map: DeviceMap, names: Iterable[str]) -> None:
-    """Raise unless every name has a place.
+    """Raise unless every name has a device or is offloaded to disk.
 
     Raises:
         BadOptions: naming those that have none (PLC-2).
@@ -55,15 +53,15 @@ def check(device_map: DeviceMap, names: Iterable[str]) -> None:
     lost = [name for name in names if _module(name, device_map) is None]
     if lost:
         raise BadOptions(
-            f"device_map has no place for {', '.join(lost[:4])} ({len(lost)} in all).",
-            "Name their modules, or add the entry '' for all the rest.",
+            f"device_map has no device for {', '.join(lost[:4])} ({len(lost)} in all).",
+            "Add their modules, or the entry '' for all other modules.",
         )
 
 
 def check_disk(
     device_map: DeviceMap, names: Iterable[str], ties: Iterable[tuple[str, ...]]
 ) -> None:
-    """Raise for a disk from which no module could fetch the parameter (PLC-9).
+    """Raise for a parameter that no module could fetch from the disk (PLC-9).
 
     Args:
         device_map: has a place for every name.
@@ -78,15 +76,14 @@ def check_disk(
         module = _module(name.rpartition(".")[0], device_map)
         if module is None or (_device(device_map[module]) == DISK) != on_disk[name]:
             raise BadOptions(
-                f"device_map puts {name!r} and its module in different places, one on disk.",
-                "Name the module: it fetches all of its parameters, or none.",
+                f"device_map offloads only one of {name!r} and its module to disk.",
+                "Name the module alone: disk offload applies to all of its parameters.",
             )
     for group in ties:
         if len({on_disk.get(name) for name in group}) > 1:
             raise BadOptions(
-                f"device_map puts {', '.join(group)} in different places, one on disk; they are "
-                "one parameter.",
-                "Put their modules in one place.",
+                f"device_map offloads only some of the tied weights {', '.join(group)} to disk.",
+                "Give their modules the same device.",
             )
 
 
@@ -127,29 +124,6 @@ def numbered(where: Any) -> str:
     return str(where) if whole else f"{where}:0"
 
 
-@contextmanager
-def woken(device_map: Any) -> Iterator[None]:
-    """Have the context of a GPU that is asked for made beside the block, which takes a while.
-
-    What is wrong with the device is found, and said, where it is used.
-    """
-    with ThreadPoolExecutor(1) as beside:  # starts no thread by itself
-        if _sleeps(device_map):
-            beside.submit(_wake, device_map)
-        yield
-
-
-def _sleeps(device_map: Any) -> bool:
-    inferred = device_map is None or isinstance(device_map, Mapping) or device_map in INFERRED
-    return not inferred and torch.cuda.is_available() and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-
-
-def _wake(place: Any) -> None:
-    device = _device(place)
-    if device != DISK and device.type == "cuda":
-        torch.empty(0, device=device)
-
-
 def _module(name: str, device_map: DeviceMap) -> str | None:
     while name not in device_map:
         if not name:
@@ -163,16 +137,14 @@ def _device(place: Any) -> Any:
         return DISK
     try:
         if isinstance(place, bool) or (isinstance(place, int) and place < 0):
-            raise ValueError("no device has that number")
-        return _numbered(place) if isinstance(place, int) else torch.device(place)
+            raise ValueError("not the number of a device")
+        if not isinstance(place, int):
+            return torch.device(place)
+        # The accelerator of that number; a plan may be for a machine that has one.
+        accelerator = torch.accelerator.current_accelerator()
+        return torch.device(accelerator.type if accelerator else "cuda", place)
     except (RuntimeError, TypeError, ValueError) as cause:
         raise BadOptions(
-            f"device_map names {place!r}, which is no device: {cause}.",
+            f"device_map contains {place!r}, which is not a device: {cause}.",
             f"Give a device such as 'cpu' or 'cuda:0', {DISK!r}, or one of {', '.join(INFERRED)}.",
         ) from cause
-
-
-def _numbered(number: int) -> torch.device:
-    """The accelerator of that number; a plan may be for a machine that has one."""
-    accelerator = torch.accelerator.current_accelerator()
-    return torch.device(accelerator.type if accelerator else "cuda", number)

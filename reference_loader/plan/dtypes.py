@@ -50,14 +50,17 @@ def parse(value: Any) -> torch.dtype:
     dtype = getattr(torch, value, None) if isinstance(value, str) else value
     if not isinstance(dtype, torch.dtype):
         raise BadDtype(
-            f"dtype={value!r} is no dtype.",
+            f"dtype={value!r} is not a dtype.",
             "Give 'auto', a torch.dtype such as torch.bfloat16, or its name.",
         )
     if not dtype.is_floating_point:
-        raise BadDtype(f"dtype={value!r} is not a floating-point dtype.", "Give one that is.")
+        raise BadDtype(
+            f"dtype={value!r} is not a floating-point dtype.",
+            "Give a floating-point dtype such as torch.bfloat16.",
+        )
     if dtype not in BUILDABLE:
         raise BadDtype(
-            f"dtype={value!r} is not one torch can build a model in.",
+            f"torch cannot build a model in dtype={value!r}.",
             f"Give one of {', '.join(map(str, BUILDABLE))}.",
         )
     return dtype

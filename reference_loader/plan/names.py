@@ -22,7 +22,7 @@ def resolve(
 ) -> dict[str, str]:
     """The name in the model of every checkpoint key.
 
-    A name that is not in `model_keys` is a key the model has no place for.
+    A name that is not in `model_keys` is a key that the model does not have.
 
     Args:
         keys: checkpoint keys.
@@ -48,8 +48,8 @@ def mapping_renames(key_mapping: Mapping[str, str] | None) -> list[Rename]:
         return [_substitution(pattern, into) for pattern, into in (key_mapping or {}).items()]
     except re.error as cause:
         raise BadOptions(
-            f"key_mapping has a pattern that is no regular expression: {cause.pattern!r}: {cause}.",
-            "Escape what is meant literally.",
+            f"key_mapping contains an invalid regular expression, {cause.pattern!r}: {cause}.",
+            "Escape the characters that are meant literally.",
         ) from cause
 
 

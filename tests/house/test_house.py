@@ -42,7 +42,7 @@ LEVELS: dict[str, Levels] = {
         ("model",),
         ("formats",),
         ("source", "llama"),
-        ("options",),
+        ("options", "speed"),
         ("errors",),
     ),
     "conformance": (

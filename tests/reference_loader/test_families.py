@@ -44,7 +44,6 @@ from conformance.observe.outputs import forward
 from conformance.results.records import Divergence
 from conformance_fixtures.files import write_json, write_safetensors
 from reference_loader.errors import UnsupportedOption
-from reference_loader.model.transformers_model import renamed_in
 
 DTYPES = (None, "bfloat16", "float16")
 
@@ -461,27 +460,6 @@ def test_what_needs_conversion_is_refused(tmp_path: Path) -> None:
 
 
 # --- the table of all renames, and not making it ---
-
-
-def test_every_name_of_the_table_is_known_without_it() -> None:
-    """MAP-1: a release that makes up a name as it goes would have it overlooked."""
-    made = conversion_mapping._build_checkpoint_conversion_mapping()
-    known = renamed_in(conversion_mapping._build_checkpoint_conversion_mapping)
-    assert [name for name in made if repr(name) not in known] == []
-    assert {"LlamaForCausalLM", "LlamaModel", "llama"}.isdisjoint(made)
-
-
-def test_the_table_is_made_for_who_is_in_it(
-    saved: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """MAP-1: a Llama needs none of the thousand regular expressions; for a part, all are made."""
-    cache = "_checkpoint_conversion_mapping_cache"
-    monkeypatch.setattr(conversion_mapping, cache, None)
-    reference_loader.from_pretrained(checkpoint("llama-f32"), model_class=LlamaForCausalLM)
-    assert getattr(conversion_mapping, cache) is None
-    with replaced():
-        transformers.ViTForImageClassification.from_pretrained(saved("vit"))
-    assert getattr(conversion_mapping, cache) is not None
 
 
 def test_what_a_user_registers_is_in_the_table(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from conformance.world import memory
 from conformance_fixtures.hub.hub import Hub
 from conformance_fixtures.llama2_7b import NAME, hollow
 from conformance_fixtures.write import materialise
+from reference_loader.plan.parts import Action, Workers
 
 GIB = 2**30
 PARAMETERS = 6_738_415_616
@@ -108,15 +110,40 @@ def test_the_ways_of_a_load_are_told_apart(checkpoint: Callable[..., Path]) -> N
     """Views, casts, what is initialised, what stays on disk."""
     source = str(checkpoint("llama-mixed-2", "missing-key"))
     told = of(source, dtype="float16", device_map={"": "cpu", "lm_head": "disk"})
-    assert {part.action for part in told.parts} == {"view", "cast", "initialised", "disk"}
+    assert {part.action for part in told.parts} == {"view", "cast", "initialised", "disk offload"}
     (lost,) = [part for part in told.parts if part.action == "initialised"]
     assert (lost.tensors, lost.stored, lost.on_disk) == (1, "", 0)
-    (disk,) = [part for part in told.parts if part.action == "disk"]
+    (disk,) = [part for part in told.parts if part.action == "disk offload"]
     assert disk.in_memory == 0 < disk.on_disk
     views = sum(part.in_memory for part in told.parts if part.action == "view")
     whole = sum(part.in_memory for part in told.parts)
     assert told.peaks.anonymous == whole - views
     assert told.peaks.file >= views
+
+
+def test_the_plan_decides_and_is_not_asked_twice(checkpoint: Callable[..., Path]) -> None:
+    """Whatever a plan says of actions, devices and workers is what is explained."""
+    decided, _ = planned(str(checkpoint("llama-f32", "missing-norm")))
+    before = explain(decided)
+    copied = tuple(replace(p, action=Action.COPY) for p in decided.placements)
+    gpu = torch.device("cuda", 1)
+    other = replace(
+        decided,
+        match=replace(decided.match, placements=copied),
+        fresh={name: replace(fresh, device=gpu) for name, fresh in decided.fresh.items()},
+        workers={torch.device("cpu"): Workers(3, 1, 1000), gpu: Workers(2, 4, 100)},
+    )
+    after = explain(other)
+    assert {(p.action, p.device) for p in before.parts} == {("view", "cpu"), ("initialised", "cpu")}
+    assert {(p.action, p.device) for p in after.parts} == {
+        ("copy", "cpu"),
+        ("initialised", "cuda:1"),
+    }
+    (fresh,) = decided.fresh.values()
+    assert after.peaks.devices == {"cuda:1": fresh.nbytes + 200}
+    weights = sum(placement.nbytes for placement in decided.placements)
+    assert (before.peaks.anonymous, before.peaks.file) == (fresh.nbytes, weights)
+    assert (after.peaks.anonymous, after.peaks.file) == (weights + 3000 + 800, 0)
 
 
 LOADED = """

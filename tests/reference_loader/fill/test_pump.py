@@ -21,14 +21,16 @@ from conformance_fixtures.files import SAFETENSORS_DTYPES, write_safetensors
 from reference_loader import LoadError, from_pretrained, plan
 from reference_loader.fill import ring
 from reference_loader.fill.copies import Copy, Crew
-from reference_loader.fill.pump import CHUNK, carriers
-from reference_loader.fill.ring import PAGE, SLOT, Lane
+from reference_loader.fill.ring import PAGE, Lane, carriers
 from reference_loader.formats.safetensors import MappedFile, read_header
 from reference_loader.llama import Llama
+from reference_loader.plan.parts import Workers
+from reference_loader.plan.workers import CHUNK, SLOT
 
 MIB = 2**20
 REAL = [dtype for dtype in SAFETENSORS_DTYPES if not dtype.is_complex]
 LARGE = 200 * MIB
+CORES = Workers(threads=2, slots=1, size=CHUNK)
 NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -163,7 +165,7 @@ class Whole:
 def on_cores(copies: list[Copy]) -> None:
     with carriers() as carry:
         for copy in copies:
-            carry(copy)
+            carry(copy, CORES)
 
 
 def through_slots(copies: list[Copy], size: int = SLOT, slots: int = 2) -> None:
@@ -357,7 +359,7 @@ def test_a_file_exchanged_while_it_is_opened_is_refused(
         return mapped(*given, **options)
 
     monkeypatch.setattr(torch.UntypedStorage, "from_file", exchanged)
-    with pytest.raises(LoadError, match=r"a\.safetensors is damaged: another file"):
+    with pytest.raises(LoadError, match=r"a\.safetensors is damaged: another file replaced it"):
         MappedFile(path)
 
 
@@ -380,12 +382,12 @@ def test_copies_are_made_while_more_are_prepared(tmp_path: Path) -> None:
     """What was given first has arrived before the last is even thought of."""
     first, second = torch.zeros(4), torch.zeros(4)
     with carriers() as carry:
-        carry(Copy(torch.ones(4), first, None))
+        carry(Copy(torch.ones(4), first, None), CORES)
         deadline = time.monotonic() + 30
         while not first.all() and time.monotonic() < deadline:
             time.sleep(0.001)
         assert first.all()
-        carry(Copy(torch.ones(4), second, None))
+        carry(Copy(torch.ones(4), second, None), CORES)
     assert second.all()
 
 

@@ -172,7 +172,7 @@ def test_mutated_headers(tmp_path: Path, data: st.DataObject) -> None:
     [
         ({"a": entry(offsets=[0, 4]), "b": entry(offsets=[2, 6])}, "overlap"),
         ({"a": entry(offsets=[0, 4]), "b": entry(offsets=[0, 4])}, "overlap"),
-        ({"a": entry(offsets=[2, 6])}, "hole"),
+        ({"a": entry(offsets=[2, 6])}, "gap"),
         ({"a": entry(offsets=[4, 0])}, "-4 bytes"),
         ({"a": entry(offsets=[0, 4, 8])}, "'a'"),
         ({"a": entry(shape=[2])}, "4 bytes"),

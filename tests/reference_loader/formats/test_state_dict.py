@@ -70,6 +70,9 @@ def test_only_values_are_taken_over(stored: Any, config: Any) -> None:
         key: torch.nn.Parameter(t.T.contiguous().T if t.ndim == 2 else t, requires_grad=False)
         for key, t in stored.items()
     }
+    decided = plan(None, config=config, state_dict=given)
+    assert {p.action for p in decided.placements if len(p.stored.shape) == 2} == {"copy"}
+    assert {p.action for p in decided.placements if len(p.stored.shape) == 1} == {"view"}
     model = from_pretrained(None, config=config, state_dict=given)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(parameter.is_contiguous() for parameter in model.parameters())

@@ -166,9 +166,8 @@ def test_a_buffer_computed_from_a_weight_has_the_constructors_value() -> None:
     """INI-4: a skeleton cannot have it; `fresh.initialise` makes it real."""
     skeleton = build(FromWeight, torch.float32)
     assert skeleton.model.copy.is_meta
-    plan: Any = SimpleNamespace(dtype=torch.float32, fresh={}, shapes={})
     architecture: Any = SimpleNamespace(construct=FromWeight, initialiser=lambda module: None)
-    initialise(skeleton, architecture, fresh=plan.fresh, unfilled=plan.shapes, dtype=plan.dtype)
+    initialise(skeleton, architecture, fresh={}, buffers=["copy"], dtype=torch.float32)
     assert torch.isfinite(skeleton.model.copy).all()
     assert skeleton.model.linear.weight.is_meta
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from reference_loader.errors import NothingMatches, ShapeMismatch
-from reference_loader.formats.stored import StoredTensor
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.model.skeleton import Skeleton, Slot, build
 from reference_loader.options import Options
 from reference_loader.plan import decide
 from reference_loader.plan.names import mapping_renames
-from reference_loader.plan.plan import Mismatch
+from reference_loader.plan.parts import Mismatch
 from reference_loader.source.checkpoint import locate
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
@@ -27,7 +27,7 @@ quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 def stored(*keys: str, shape: tuple[int, ...] = (2,)) -> dict[str, StoredTensor]:
     return {
-        key: StoredTensor(key, Path("file"), torch.float32, shape, 8 * i, 8 * i + 8)
+        key: StoredTensor(key, Path("file"), torch.float32, shape, 8 * i, 8 * i + 8, Format.PICKLE)
         for i, key in enumerate(keys)
     }
 

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from reference_loader.errors import BadDtype
-from reference_loader.formats.stored import StoredTensor
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.plan.dtypes import model_dtype, parse, tensor_dtype
 
 
 def stored(*dtypes: torch.dtype) -> list[StoredTensor]:
-    return [StoredTensor(f"k{i}", Path("f"), d, (), 0, d.itemsize) for i, d in enumerate(dtypes)]
+    return [
+        StoredTensor(f"k{i}", Path("f"), d, (), 0, d.itemsize, Format.PICKLE)
+        for i, d in enumerate(dtypes)
+    ]
 
 
 @pytest.mark.parametrize("requested", [None, "auto"])

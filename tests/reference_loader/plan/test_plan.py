@@ -10,12 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from conformance_fixtures.faults.edit import read_weights
 from reference_loader import LoadPlan, from_pretrained, plan
 from reference_loader.errors import NotStrict, ShapeMismatch
 from reference_loader.fill import pump
+from reference_loader.fill.offload import Offloaded, place_fresh
+from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.llama import Llama
+from reference_loader.model.skeleton import build, put
+from reference_loader.plan.decide import decide_action
+from reference_loader.plan.parts import Action
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -94,7 +100,7 @@ def test_a_long_list_is_cut_and_counted(own: Any) -> None:
 )
 def test_the_dtype_is_explained(checkpoint: Any, recipe: str, options: Any, why: str) -> None:
     """DTY-1 to DTY-3."""
-    assert why in plan(checkpoint(recipe), **options).why_dtype
+    assert why in plan(checkpoint(recipe), **options).model_dtype.why
 
 
 @pytest.mark.parametrize(
@@ -170,3 +176,107 @@ def test_a_plan_cannot_be_changed(checkpoint: Any) -> None:
     with pytest.raises(FrozenInstanceError):
         decided.dtype = torch.float16  # type: ignore[misc]
     assert decided.disagreements == {}
+
+
+# What is done with each tensor is decided in the plan.
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def tensor_of(form: Format, viewable: bool = True) -> StoredTensor:
+    return StoredTensor("key", Path("file"), torch.float32, (2,), 0, 8, form, viewable=viewable)
+
+
+@pytest.mark.parametrize("form", Format)
+def test_the_action_of_every_format_dtype_and_device(form: Format) -> None:
+    """MEM-1, DTY-7, OFF-1, OFF-3."""
+    safe = form is Format.SAFETENSORS
+    for dtype, on_cpu, on_gpu in [
+        (torch.float32, Action.VIEW, Action.COPY),
+        (torch.float16, Action.CAST, Action.CAST),
+    ]:
+        assert decide_action(tensor_of(form), dtype, CPU) is on_cpu
+        assert decide_action(tensor_of(form), dtype, GPU) is on_gpu
+        assert decide_action(tensor_of(form), dtype, "disk") is (
+            Action.OFFLOAD if safe else Action.WRITE
+        )
+    assert decide_action(tensor_of(form, viewable=False), torch.float32, CPU) is Action.COPY
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_plan_for_a_gpu_shows_no_view(checkpoint: Any, dtype: str) -> None:
+    """Whether there is one or not."""
+    decided = plan(checkpoint("llama-f32-2", "missing-norm"), device_map="cuda:0", dtype=dtype)
+    assert {p.action for p in decided.placements} == {"copy" if dtype == "auto" else "cast"}
+    assert all(p.waits for p in decided.placements)
+    assert "view" not in str(decided) + json.dumps(decided.to_dict())
+    assert {str(fresh.device) for fresh in decided.fresh.values()} == {"cuda:0"}
+    assert set(decided.to_dict()["buffers"].values()) == {"cuda:0"}
+    assert "threads" in str(decided)
+
+
+@pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "unaligned"])
+def test_a_tensor_is_viewed_or_copied_as_planned(own: Any, aligned: bool) -> None:
+    """MEM-1: a view lies in the mapped file, and what cannot be one does not."""
+    folder = own("llama-f32")
+    path = folder / "model.safetensors"
+    header, payload = split(path.read_bytes())
+    header = header.rstrip().ljust(-(-len(header) // 8) * 8 + 8 + (0 if aligned else 1))
+    path.write_bytes(len(header).to_bytes(8, "little") + header + payload)
+    decided, model = plan(folder), from_pretrained(folder)
+    assert {p.action for p in decided.placements} == {"view" if aligned else "copy"}
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    spans = [line.split()[0].split("-") for line in lines if str(path) in line]
+    for name, parameter in model.named_parameters():
+        at = parameter.data_ptr()
+        assert any(int(a, 16) <= at < int(b, 16) for a, b in spans) == aligned, name
+
+
+def split(content: bytes) -> tuple[bytes, bytes]:
+    """Header and payload of a safetensors file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return content[8:end], content[end:]
+
+
+@pytest.mark.parametrize(
+    ("fault", "actions"), [("pickled", {"view"}), ("pickled-legacy", {"copy"})]
+)
+def test_a_pickled_tensor_is_a_view_where_its_format_can_be_mapped(
+    checkpoint: Any, fault: str, actions: set[str]
+) -> None:
+    """FMT-4: the legacy format is one stream."""
+    decided = plan(checkpoint("llama-f32", fault))
+    assert {p.stored.format for p in decided.placements} == {Format.PICKLE}
+    assert {p.action for p in decided.placements} == actions
+
+
+def test_disk_offload_is_planned(checkpoint: Any) -> None:
+    """OFF-1, OFF-3, OFF-5: what stays in its file, what is written, what is initialised there."""
+    places = {"model": "cpu", "lm_head": "disk"}
+    for faults, expected in ((), "disk offload"), (("pickled",), "disk offload (written)"):
+        decided = plan(checkpoint("llama-f32", *faults), device_map=places)
+        (head,) = [p for p in decided.placements if p.target == HEAD]
+        assert head.action == expected
+        assert expected in str(decided)
+        assert decided.hooks
+    decided = plan(checkpoint("llama-f32", "missing-head"), device_map=places)
+    assert decided.fresh[HEAD].device == decided.to_dict()["fresh_devices"][HEAD] == "disk"
+    assert {str(device) for device in decided.buffers.values()} == {"cpu"}
+
+
+def test_what_is_fresh_goes_where_the_plan_says(checkpoint: Any) -> None:
+    """PLC-1: parameters and buffers; on meta, which is a device that every machine has."""
+    folder = checkpoint("llama-f32", "missing-norm")
+    for where in ("meta", {"": "cpu", "model.norm": "meta", "model.rotary_emb": "meta"}):
+        decided, skeleton = plan(folder, device_map=where), build_of(folder)
+        for name, fresh in decided.fresh.items():
+            put(skeleton, name, torch.zeros(fresh.shape))
+        place_fresh(decided, skeleton, Offloaded(None))
+        devices = {name: skeleton.get_parameter(name).device for name in decided.fresh}
+        devices |= {name: skeleton.get_buffer(name).device for name in decided.buffers}
+        assert {str(device) for device in devices.values()} == {"meta"}
+        assert devices == {n: f.device for n, f in decided.fresh.items()} | decided.buffers
+
+
+def build_of(folder: Path) -> LlamaForCausalLM:
+    return build(lambda: LlamaForCausalLM(LlamaConfig.from_pretrained(folder)), torch.float32).model
