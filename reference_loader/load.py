@@ -13,6 +13,7 @@ from reference_loader.errors import BadOptions
 from reference_loader.fill.finish import finish
 from reference_loader.fill.offload import Offloaded
 from reference_loader.fill.pump import pump
+from reference_loader.fill.report import LoadReport, refuse_disagreements
 from reference_loader.model.architecture import Architecture
 from reference_loader.model.choose import choose
 from reference_loader.model.initialise import initialise
@@ -21,7 +22,6 @@ from reference_loader.options import Options, Source
 from reference_loader.plan import decide
 from reference_loader.plan.dtypes import model_dtype
 from reference_loader.plan.plan import LoadPlan
-from reference_loader.report import LoadReport, refuse_disagreements
 from reference_loader.source.checkpoint import (
     locate,
     of_file,

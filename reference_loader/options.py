@@ -1,6 +1,6 @@
 """`Options`: what a caller asked for, as one frozen value that is passed through a load.
 
-`reference_loader.api` documents each option; here are their names, types and defaults, and the rule
+`reference_loader.from_pretrained` documents each option; here are their names, types and defaults, and the rule
 that sorts keyword arguments into options, config overrides and names without effect (CFG-3).
 """
 
@@ -84,7 +84,7 @@ REFUSED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Every option with its default; `reference_loader.api.from_pretrained` describes each.
+    """Every option with its default; `reference_loader.from_pretrained` describes each.
 
     The names and meanings are those of the newest transformers release.
 

@@ -32,7 +32,6 @@ from conformance.world.memory import forget
 from reference_loader.fill.copies import Copy, Crew
 from reference_loader.fill.ring import Lane
 from reference_loader.formats.safetensors import MappedFile, read_header
-from reference_loader.plan.workers import LANES, SLOT, SLOTS
 
 MIB = 2**20
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reference_loader.fill.ring import LANES, SLOT, SLOTS
+from reference_loader.plan.workers import LANES, SLOT, SLOTS
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,8 @@ from tests.house.rules import (
 # one another and do not import each other.
 LEVELS: dict[str, Levels] = {
     "reference_loader": (
-        ("api",),
         ("load",),
-        ("fill", "report"),
+        ("fill",),
         ("plan",),
         ("model",),
         ("formats",),

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import reference_loader
-from reference_loader import api, from_pretrained, plan
+import reference_loader as api
+from reference_loader import from_pretrained, plan
 from reference_loader.errors import BadOptions, UnsupportedOption
 from reference_loader.options import AUTO, REFUSED, WITHOUT_EFFECT, Options
 
@@ -206,7 +207,7 @@ def test_the_examples_of_docstrings_run(name: str, checkpoint: Any) -> None:
 def test_the_public_functions_have_examples() -> None:
     finder = doctest.DocTestFinder()
     have = {test.name for test in finder.find(api) if test.examples}
-    assert have == {"reference_loader.api.from_pretrained", "reference_loader.api.plan"}
+    assert have == {"reference_loader.from_pretrained", "reference_loader.plan"}
 
 
 def _module(name: str) -> Any:
