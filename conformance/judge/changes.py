@@ -116,7 +116,7 @@ def change(before: Outcome, after: Outcome) -> Change:
         rerun=second.rerun,
         seconds=_both(seen, "seconds"),
         peak_bytes=_both(seen, "peak_bytes"),
-        common=_is_common(before.case),
+        common=is_common(before.case),
     )
     if SKIP in (first.status, second.status):
         return replace(blank, change=_appearance(first, second))
@@ -125,7 +125,8 @@ def change(before: Outcome, after: Outcome) -> Change:
     return _compared(blank, before, after)
 
 
-def _is_common(case: Case) -> bool:
+def is_common(case: Case) -> bool:
+    """Whether most users meet the case; see `Change.common`."""
     odd = case.faults or case.hub or case.under or case.threads > 1 or case.input_class != VALID
     of_ours = case.folder is not None or case.model.startswith(OF_THE_SUITE)
     return not odd and not of_ours and len(case.options) <= 1

@@ -10,7 +10,7 @@ from conformance.judge.changes import Change
 from conformance.report.change_table import costs
 from conformance.report.differences import Alike, alike
 from conformance.report.sheet import Column, cases, clauses_of
-from conformance.report.symbols import SYMBOLS
+from conformance.report.tally import SYMBOLS
 from conformance.results.records import Divergence, Result
 from conformance.results.text import plain
 from conformance.spec import clauses

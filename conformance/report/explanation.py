@@ -12,7 +12,7 @@ WIDEST = 400
 
 def explanation(result: Result) -> list[str]:
     """The lines that explain one result, most important first."""
-    lines = [f"{plain(result.case)}: {result.status}"]
+    lines = [plain(f"{result.case}: {', '.join(filter(None, (result.status, result.impact)))}")]
     if result.reason:
         lines.append(f"  {plain(result.reason, WIDEST)}")
     for clause in dict.fromkeys(divergence.clause for divergence in result.divergences):

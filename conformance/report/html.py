@@ -15,7 +15,7 @@ from conformance.report.change_table import Row, costs, notes, rows, what_of
 from conformance.report.details import details, names_of
 from conformance.report.sheet import Column, cases, clauses_of, columns, word_of
 from conformance.report.stored_run import Report
-from conformance.report.symbols import ENDINGS, SYMBOLS
+from conformance.report.tally import ENDINGS, SYMBOLS
 from conformance.report.templating import template, text
 from conformance.results.text import plain
 from conformance.spec import STAGES, clauses
