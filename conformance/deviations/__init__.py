@@ -131,7 +131,10 @@ def deviation(entry: Mapping[str, Any]) -> Deviation:
 
 
 def _range(fields: Mapping[str, Any]) -> Range:
-    return Range(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Range(**given)
 
 
 def known(

@@ -19,8 +19,8 @@ from conformance.spec import STAGES, Clause, clauses
 
 HEADING = "Releases of transformers against the specification"
 ABOUT = (
-    "A cell is blank if every case of the clause agrees; otherwise it says how many cases break the "
-    "clause. With ! some of them have no known deviation, or no verdict. `conformance spec ID` "
+    "A cell is blank if every case of the clause agrees; otherwise it says how many cases break "
+    "the clause. With ! some of them have no known deviation, or no verdict. `conformance spec ID` "
     "shows a clause with its deviations. The rows at the end count the cases by verdict and by "
     "their gravest impact."
 )

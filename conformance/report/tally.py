@@ -79,7 +79,7 @@ def impact_of(divergence: Divergence) -> str:
 
 
 def by_impact(results: Sequence[Result]) -> list[str]:
-    """`219 known: 41 can give a wrong model, …`; a line for the unexpected and one for the known."""
+    """`219 known: 41 can give a wrong model, …`; before it the same of what is unexpected."""
     lines = []
     for status in (DIVERGE, KNOWN):
         found = [result for result in results if result.status == status]
