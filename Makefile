@@ -43,7 +43,7 @@ test-stable: $(STAMP)  ## an honest copy judged twenty times: order, threads, wo
 test-releases: $(patsubst %,$(VENV)-releases/%/.made,$(RELEASES) $(FAMILY_RELEASE))  ## judge the older releases: exit 1 on news
 	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \
 	  $(VENV)-releases/$$release/bin/python -m conformance check --out runs/releases/$$release $(ARGS) \
-	  > $$log 2>&1 && tail -n 1 $$log || { code=$$?; cat $$log; exit $$code; }; done
+	  > $$log 2>&1 && tail -n 2 $$log || { code=$$?; cat $$log; exit $$code; }; done
 	@$(VENV)-releases/$(FAMILY_RELEASE)/bin/python -m pytest -q tests/reference_loader/test_families.py
 
 releases: $(STAMP)  ## every minor release against the specification; an hour, and 10 GB the first time
@@ -89,14 +89,16 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)  ## docs/spec.md is rendered from the clauses; never edit it by hand
+docs: $(STAMP)  ## docs/spec.md and docs/bugs.md are rendered; never edit them by hand
 	$(BIN)/conformance spec --format markdown --out docs/spec.md
+	$(BIN)/conformance spec --format bugs --out docs/bugs.md
 
 docs-check: $(STAMP)
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(BIN)/conformance spec --format markdown --out "$$fresh/spec.md" >/dev/null && \
-	{ diff -u docs/spec.md "$$fresh/spec.md" || \
-	  { echo "docs/spec.md is stale: run 'make docs' and commit it" >&2; exit 1; }; }
+	$(BIN)/conformance spec --format bugs --out "$$fresh/bugs.md" >/dev/null && \
+	for page in spec.md bugs.md; do diff -u docs/$$page "$$fresh/$$page" || \
+	  { echo "docs/$$page is stale: run 'make docs' and commit it" >&2; exit 1; }; done
 
 # The stamp is written last, so an install that was cut short is done again.
 $(STAMP): pyproject.toml constraints.txt

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from conformance.commands.arguments import known_clauses
 from conformance.commands.specification import as_markdown, as_text
+from conformance.deviations import bugs
 from conformance.spec import clauses
 
 
@@ -18,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("text", "markdown"),
+        choices=("text", "markdown", "bugs"),
         default="text",
-        help="markdown renders docs/spec.md (default: text)",
+        help="markdown renders docs/spec.md, bugs renders docs/bugs.md (default: text)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write to this file instead of the terminal"
@@ -34,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
         text = as_text(clauses()[options.clause]) + "\n"
     elif options.format == "markdown":
         text = as_markdown()
+    elif options.format == "bugs":
+        text = bugs.as_markdown()
     else:
         text = "".join(f"{c.id:<7} {c.level:<8} {c.title}\n" for c in clauses().values())
     if options.out:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from conformance.cases.case import VALID, Case
 from conformance.judge.divergences import compare
 from conformance.results.impacts import gravest, of_kind
 from conformance.results.records import (
@@ -20,6 +19,9 @@ from conformance.results.records import (
     fields_of,
 )
 from conformance.spec import clause_for
+
+if TYPE_CHECKING:
+    from conformance.cases.case import Case
 
 REGRESSED, FIXED, CHANGED, UNCHANGED = "regressed", "fixed", "changed", "unchanged"
 ADDED, REMOVED, INCOMPARABLE = "added", "removed", "incomparable"
@@ -127,7 +129,7 @@ def change(before: Outcome, after: Outcome) -> Change:
 
 def is_common(case: Case) -> bool:
     """Whether most users meet the case; see `Change.common`."""
-    odd = case.faults or case.hub or case.under or case.threads > 1 or case.input_class != VALID
+    odd = case.faults or case.hub or case.under or case.threads > 1 or case.input_class != "valid"
     of_ours = case.folder is not None or case.model.startswith(OF_THE_SUITE)
     return not odd and not of_ours and len(case.options) <= 1
 

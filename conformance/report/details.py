@@ -80,7 +80,7 @@ def _case(case: str, sheet: list[Column], kept: _Kept) -> dict[str, Any]:
 
 def _entry(entry: Result | Change, kept: _Kept) -> dict[str, Any]:
     """A result or a change; what is empty is left out."""
-    fields: dict[str, Any] = {"impact": entry.impact}
+    fields: dict[str, Any] = {"impact": plain(entry.impact or "")}
     fields["deviations"] = [kept.deviation(each) for each in entry.deviations]
     if isinstance(entry, Result):
         of_deviation = bool(entry.deviations)  # whose reasons the panel shows by themselves

@@ -83,7 +83,7 @@ class Column:
             yield self.token(word_of(entry))
             if isinstance(entry, Change) and entry.accepted:
                 yield self.token(ACCEPTED)
-            if entry.impact:
+            if entry.impact in IMPACTS:
                 yield self.token(entry.impact)
 
     def tokens_of(self, case: str, clause: str) -> Iterator[str]:

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from conformance.cases.catalogue import CASES
 from conformance.cli import main
-from conformance.judge.changes import FIXED, Change
+from conformance.judge.changes import FIXED, Change, is_common
 from conformance.report.change_table import headline_table, headlines
 from conformance.results.records import Divergence, read_report
+
+BY_ID = {case.id: case for case in CASES}
 
 # Lies in the environment's site-packages and spoils transformers once that is imported.
 PLANTED = """\
@@ -125,7 +128,10 @@ def test_the_comment_for_a_pull_request_is_all_that_stdout_has(
     told = capsys.readouterr().out
     assert code == 1
     assert told.startswith("### conformance: `current` → `python:")
-    assert "| ▼ regressed | `INI-3` | gradient flags | `requires_grad of lm_head.weight" in told
+    assert (
+        "| ▼ regressed | wrong-model | `INI-3` | gradient flags | `requires_grad of lm_head.weight"
+        in told
+    )
     assert "- `accepts nothing any more: case tie/* (long gone)`" in told
     assert told.rstrip().endswith("</details>")
 
@@ -189,7 +195,10 @@ def test_an_environment_without_our_needs_is_a_harness_error(tmp_path: Path, cap
 
 def headline(case: str, clause: str, kind: str = "dtype") -> Change:
     told = Divergence(kind, "lm_head.weight", "torch.float32", "torch.bfloat16", clause)
-    return Change(case, (clause,), "a", "b", FIXED, fixed=(clause,), divergences=(told,))
+    common = case in BY_ID and is_common(BY_ID[case])
+    return Change(
+        *(case, (clause,), "a", "b", FIXED), fixed=(clause,), divergences=(told,), common=common
+    )
 
 
 def test_the_first_screen_names_what_most_users_meet() -> None:

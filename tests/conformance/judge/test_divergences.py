@@ -203,7 +203,7 @@ def test_one_change_is_one_divergence_of_the_kind_that_design_names(
 
 
 def test_every_kind_of_the_vocabulary_can_be_produced() -> None:
-    from test_spec import KINDS
+    from tests.conformance.spec.test_spec import KINDS
 
     of_rejections = {"accepted", "exception", "message"}  # tested below
     assert {kind for kind, _, _ in CHANGES} | of_rejections == set(KINDS)
