@@ -131,7 +131,7 @@ def _stale(results: Sequence[Result], session: Session) -> list[str]:
 
 
 def _foot(results: Sequence[Result], session: Session, folder: Path, judged: int) -> list[str]:
-    """What to do, and what was judged."""
+    """Where to read more, and what was judged."""
     seconds = sum(result.seconds for result in results)
     of = f" of {judged} judged" if len(results) < judged else ""
     lines = [
@@ -140,6 +140,6 @@ def _foot(results: Sequence[Result], session: Session, folder: Path, judged: int
     ]
     worst = gravest(result.impact for result in results if result.impact)
     if worst and not of:
-        hint = f"each case with reason and link: {folder}/report.html; only the gravest"
-        lines.insert(0, f"{hint}: --impact {worst}")
+        hint = f"Reasons and upstream links: {folder}/report.html."
+        lines.insert(0, f"{hint} Only the gravest: add --impact {worst}.")
     return lines

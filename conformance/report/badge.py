@@ -33,7 +33,7 @@ SVG = """\
 
 
 def badge(report: Report) -> str:
-    """The picture: how many cases, how many are news, in the colour of the exit code."""
+    """The picture: the counts of the run, in the colour of its exit code."""
     label, message = "conformance", summary(report)
     left, right = (round(len(text) * WIDTH) + PADDING for text in (label, message))
     return SVG.format(

@@ -1,4 +1,4 @@
-"""What `conformance compare` shows: environments, a row a clause and kind of change, each news."""
+"""What `conformance compare` shows: environments, a row for each clause and kind of change, details."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _is_of_stage(case: str, clause: str) -> bool:
 
 
 def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:
-    """What one case has to say: of each clause newly kept or broken, else its chief difference."""
+    """What one case says of each clause that it newly keeps or breaks; else its chief difference."""
     for kind, named in ((REGRESSED, change.regressed), (FIXED, change.fixed)):
         for clause in named:
             divergences = [d for d in change.divergences if d.clause == clause]
@@ -95,7 +95,7 @@ def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]
 
 
 def _causes(change: Change, divergences: Sequence[Divergence]) -> list[Divergence]:
-    """Values differ wherever the dtype does: then that is what there is to tell."""
+    """Values differ wherever the dtype does; the dtype then explains more."""
     telling: dict[str, Divergence] = {}
     for divergence in sorted(change.divergences, key=rank):
         telling.setdefault(divergence.where, divergence)
@@ -137,7 +137,7 @@ def environment_table(versions: Mapping[str, Mapping[str, str | None]]) -> Table
 
 
 def change_table(changes: Sequence[Change]) -> Table:
-    """The screen that a maintainer decides by."""
+    """A row for each clause and kind of change."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "clause", "promise", "what"):
         table.add_column(name, no_wrap=name == "clause", ratio={"what": 1}.get(name))
@@ -180,7 +180,7 @@ def own_table(changes: Sequence[Change]) -> Table:
 
 
 def what_of(change: Change) -> str:
-    """Why the two loads cannot be compared, or the chief difference; empty where there is none."""
+    """Why the two loads cannot be compared, or the chief difference; empty without one."""
     if change.reason or not change.divergences:
         return plain(change.reason)
     return _row("", "", [(change.case, [min(change.divergences, key=rank)])]).what

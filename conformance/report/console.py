@@ -32,21 +32,21 @@ from conformance.spec import STAGES, Clause, clauses
 
 T = TypeVar("T")
 
-# Of a screen that is no terminal, and the widest table.
+# The width if the output is piped, and of the widest table.
 WIDTH = 110
 
 # Clauses that no divergence breaks, by what their cases say.
 RESTS: dict[str, Callable[[set[str]], bool]] = {
     "no verdict": lambda said: ERROR in said,
     "skipped": lambda said: said == {SKIP},
-    "agree": lambda said: ERROR not in said and said != {SKIP},
+    AGREE: lambda said: ERROR not in said and said != {SKIP},
 }
 
 STYLES = {AGREE: "green", KNOWN: "yellow", DIVERGE: "bold red", ERROR: "bold red", SKIP: "dim"}
 
 
 def console(stderr: bool = False) -> Console:
-    """The terminal; where there is none, as wide as `COLUMNS` says, or of a fixed width."""
+    """The terminal; if the output is piped, as wide as `COLUMNS` says, or else of a fixed width."""
     stream = sys.stderr if stderr else sys.stdout
     fixed = not stream.isatty() and not os.environ.get("COLUMNS")
     width = WIDTH if fixed else shutil.get_terminal_size((WIDTH, 24)).columns
@@ -54,7 +54,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """A bar on stderr while the items come; nothing where that is no terminal."""
+    """A bar on stderr while the items come; nothing if stderr is not a terminal."""
     screen = console(stderr=True)
     yield from track(
         items, "Judging", total, console=screen, transient=True, disable=not screen.is_terminal
@@ -62,13 +62,13 @@ def progress(items: Iterable[T], total: int) -> Iterator[T]:
 
 
 class Progress:
-    """A bar a target on stderr; nothing where that is no terminal."""
+    """A bar for each target on stderr; nothing if stderr is not a terminal."""
 
     def __init__(self, bars: rich.progress.Progress) -> None:
         self._bars = bars
 
     def tell(self, text: str) -> None:
-        """What takes long and has no steps."""
+        """Print what takes long and has no steps."""
         self._bars.console.print(Text(plain(text)))
 
     def task(self, name: str, total: int) -> Callable[[str], None]:
@@ -125,7 +125,10 @@ def sections(results: Sequence[Result], width: int) -> Iterator[tuple[str, Table
     others = {
         c: cited for c in clauses().values() if c.id not in done and (cited := _said(c, results))
     }
+    whole = any(result.status == AGREE for result in results)  # --impact leaves agreement out
     for title, says in RESTS.items():
+        if title == AGREE and not whole:
+            continue
         rest = [clause for clause, said in others.items() if says(said)]
         if rest:
             yield title, _stage_table(rest, width)

@@ -1,4 +1,4 @@
-"""A result that is not as it should be, in words: what was promised, what came, how to rerun it."""
+"""A result that needs attention, as text: the clause, what the load left, how to rerun it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def explanation(result: Result) -> list[str]:
 
 
 def _clause_lines(identifier: str, divergences: list[Divergence]) -> list[str]:
-    clause = clauses().get(identifier)  # an old report may name one that is gone
+    clause = clauses().get(identifier)  # an old report may name a clause that was removed
     lines = [
         f"  {clause.id} ({clause.level}): {clause.statement}"
         if clause

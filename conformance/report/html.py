@@ -146,7 +146,7 @@ def _clause(identifier: str, sheet: list[Column]) -> dict[str, Any]:
     return {
         "id": plain(identifier),
         "level": clause.level if clause else "",
-        "title": clause.title if clause else "a clause that is gone",
+        "title": clause.title if clause else "a clause that no longer exists",
         "cells": [(column, column.counts_of(identifier)) for column in sheet],
     }
 

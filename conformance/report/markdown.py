@@ -29,11 +29,11 @@ MARGIN = 100  # for the line that says how much there is more
 
 
 def comment(report: Report, foot: Sequence[str] = ()) -> str:
-    """The comment: what is decided by first, details folded, at most `MOST_BYTES` of UTF-8.
+    """The comment: the summary first, details folded, at most `MOST_BYTES` of UTF-8.
 
     Args:
         report: of `check` or `compare`.
-        foot: lines that only this run can tell, such as entries of an accept file that are idle.
+        foot: lines that the report does not hold, such as unused entries of an accept file.
     """
     parts = [_head(report), _environments(report)]
     parts += [_changed(report), _own(report)] if report.steps else [_clauses(report)]
@@ -82,7 +82,7 @@ def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], most: int = PA
         return ""
     head = [top, "|" + "---|" * len(titles)]
     *kept, last = _fitting(body, most)
-    # What is left out is told below the table, not as a row of one cell.
+    # The line on what is left out stands below the table, not as a row of one cell.
     return "\n".join([*head, *kept, last if last.startswith("| ") else f"\n{last}"])
 
 
@@ -168,7 +168,7 @@ def _clauses(report: Report) -> str:
 
 
 def _details(report: Report) -> Iterator[str]:
-    """What is news in full, the worst first."""
+    """What is unexpected or changed in full, the worst first."""
     for word in (INCOMPARABLE, REGRESSED, CHANGED):
         for change in report.changes:
             if change.change == word and not change.accepted:

@@ -1,4 +1,4 @@
-"""The table of clause and release, as a page of Markdown and of HTML: which keeps which promise."""
+"""The table of clauses and releases, as a page of Markdown and of HTML."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Cell:
 
     Attributes:
         cases: those that break it, or that say nothing of it because they failed.
-        news: whether one of them is no known deviation.
+        news: whether one of them has no known deviation, or no verdict.
     """
 
     cases: tuple[str, ...] = ()

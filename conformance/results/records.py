@@ -229,7 +229,7 @@ def finite(value: Any) -> Any:
 
 
 class BadReport(ValueError):
-    """A file is no report, or a truncated one."""
+    """A file is not a report, or a truncated one."""
 
 
 def read_report(path: Path) -> list[dict[str, Any]]:
@@ -241,9 +241,9 @@ def read_report(path: Path) -> list[dict[str, Any]]:
     try:
         records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     except ValueError as cause:
-        raise BadReport(f"{path} is no report: {cause}") from cause
+        raise BadReport(f"{path} is not a report: {cause}") from cause
     if not all(isinstance(record, dict) for record in records):
-        raise BadReport(f"{path} has a line that is no record")
+        raise BadReport(f"{path} has a line that is not a record")
     if not records or records[0].get("record") != "header":
         raise BadReport(f"{path} has no header")
     if records[0].get("schema") != SCHEMA:

@@ -188,7 +188,7 @@ def test_no_id_of_a_deviation_is_cut_or_shown_twice_in_a_row(
         monkeypatch.setenv("COLUMNS", columns)
     _, out, _ = run("check", *IMPACTS_SHOWN)
 
-    tables = out.partition("\neach case")[0].splitlines()
+    tables = out.partition("\nReasons and")[0].splitlines()
     assert max(map(len, tables)) == int(columns or 110)
     told = [line.strip() for line in tables]
     for name, rows in (("stray-duplicate-wins", 2), ("index-not-named", 1)):

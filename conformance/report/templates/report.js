@@ -86,7 +86,7 @@
   const quiet = (text) => h("span", { class: "quiet" }, text);
 
   function statement(id) {
-    const [level, title, words, source] = data.clauses[id] || ["", "no clause any more", "", ""];
+    const [level, title, words, source] = data.clauses[id] || ["", "a clause that no longer exists", "", ""];
     return [h("strong", {}, `${id} ${title} `), quiet(level), h("br"), ...rich(words), " ",
       h("span", { class: "quiet" }, "Source: ", ...rich(source))];
   }
@@ -164,7 +164,7 @@
     return { previous: shown[place - 1], next: place < 0 ? undefined : shown[place + 1], place, shown };
   }
 
-  /** The clauses with news in full, the others folded. */
+  /** The clauses that the case breaks or changes in full, the others folded. */
   function promises(detail) {
     const words = (id) => h("p", { class: "clause" }, ...statement(id));
     const calm = (id) => detail.says[id].every((token) => /=(agree|unchanged)$/.test(token));

@@ -114,7 +114,7 @@ def test_a_planted_fault_is_a_regression_that_can_be_accepted(
     assert code == 0
     told = capsys.readouterr().out
     assert "accepted: out/f32-3: we train nothing" in told
-    assert "accepts nothing any more: case tie/* (long gone)" in told
+    assert "unused entry in the accept file: case tie/* (long gone)" in told
 
 
 def test_the_comment_for_a_pull_request_is_all_that_stdout_has(
@@ -132,7 +132,7 @@ def test_the_comment_for_a_pull_request_is_all_that_stdout_has(
         "| ▼ regressed | wrong-model | `INI-3` | gradient flags | `requires_grad of lm_head.weight"
         in told
     )
-    assert "- `accepts nothing any more: case tie/* (long gone)`" in told
+    assert "- `unused entry in the accept file: case tie/* (long gone)`" in told
     assert told.rstrip().endswith("</details>")
 
 

@@ -429,7 +429,7 @@ def test_a_file_is_there_whole_or_not_at_all(
 def test_a_clause_or_deviation_that_is_gone_is_told(reported: Callable[..., Path]) -> None:
     gone = result("dty/a", KNOWN, divergences=(divergence(clause="DTY-999"),), deviation="gone")
     folder = reported([gone], targets=(NEW,))
-    assert "a clause that is gone" in page(read_whole(folder / "report.jsonl"))
+    assert "a clause that no longer exists" in page(read_whole(folder / "report.jsonl"))
     render(folder)
 
 

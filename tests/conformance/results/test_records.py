@@ -154,7 +154,7 @@ def test_a_whole_report_is_read_back(tmp_path: Path) -> None:
     [
         ((HEADER,), "no footer"),
         ((HEADER, '{"record": "result"}'), "no footer"),
-        ((HEADER, '{"record": "resu'), "is no report"),
+        ((HEADER, '{"record": "resu'), "is not a report"),
         ((FOOTER,), "no header"),
         ((), "no header"),
         (('{"record": "header", "schema": 2}', FOOTER), "schema 2"),
