@@ -1,4 +1,4 @@
-"""What `conformance compare` shows: environments, a row for each clause and kind of change, details."""
+"""What `conformance compare` shows: environments, a row a clause and kind of change, details."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _is_of_stage(case: str, clause: str) -> bool:
 
 
 def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:
-    """What one case says of each clause that it newly keeps or breaks; else its chief difference."""
+    """What one case says of each clause newly kept or broken; else its chief difference."""
     for kind, named in ((REGRESSED, change.regressed), (FIXED, change.fixed)):
         for clause in named:
             divergences = [d for d in change.divergences if d.clause == clause]
