@@ -50,7 +50,7 @@ test-releases: $(STAMP)  ## judge the older releases: exit 1 on news
 	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \
 	  python=$$($(PYTHON_OF) $$release) || exit; \
 	  $$python -m conformance check --out runs/releases/$$release $(ARGS) \
-	  > $$log 2>&1 && tail -n 1 $$log || { code=$$?; cat $$log; exit $$code; }; done
+	  > $$log 2>&1 && tail -n 2 $$log || { code=$$?; cat $$log; exit $$code; }; done
 	@python=$$($(PYTHON_OF) $(FAMILY_RELEASE)) && \
 	  $$python -m pytest -q tests/reference_loader/test_families.py
 
@@ -92,14 +92,16 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)  ## docs/spec.md is rendered from the clauses; never edit it by hand
+docs: $(STAMP)  ## docs/spec.md and docs/bugs.md are rendered; never edit them by hand
 	$(BIN)/conformance spec --format markdown --out docs/spec.md
+	$(BIN)/conformance spec --format bugs --out docs/bugs.md
 
 docs-check: $(STAMP)
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(BIN)/conformance spec --format markdown --out "$$fresh/spec.md" >/dev/null && \
-	{ diff -u docs/spec.md "$$fresh/spec.md" || \
-	  { echo "docs/spec.md is stale: run 'make docs' and commit it" >&2; exit 1; }; }
+	$(BIN)/conformance spec --format bugs --out "$$fresh/bugs.md" >/dev/null && \
+	for page in spec.md bugs.md; do diff -u docs/$$page "$$fresh/$$page" || \
+	  { echo "docs/$$page is stale: run 'make docs' and commit it" >&2; exit 1; }; done
 
 # The stamp is written last, so an install that was cut short is done again.
 $(STAMP): pyproject.toml constraints.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.cases.case import Case
@@ -21,7 +22,8 @@ from conformance.observe.loaders import UnknownLoader
 from conformance.report.console import progress, show, summary
 from conformance.report.markdown import comment
 from conformance.report.renderings import render
-from conformance.results.records import Result, exit_code
+from conformance.results.impacts import IMPACTS, gravest
+from conformance.results.records import ERROR, Result, exit_code
 from conformance.results.runs import now, recording, run_folder
 from conformance.world.gpus import absent
 
@@ -47,6 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="cpu",
         help="where the models are loaded to (default: cpu)",
     )
+    parser.add_argument(
+        "--impact",
+        action="append",
+        default=[],
+        choices=tuple(IMPACTS),
+        metavar="IMPACT",
+        help="show and record only results of this impact, and those without a verdict; the exit "
+        f"code is theirs; repeatable. One of {', '.join(IMPACTS)}",
+    )
     add_report(parser)
 
 
@@ -55,21 +66,40 @@ def run(options: argparse.Namespace) -> int:
     if reason := absent(options.device):
         raise HarnessError(f"--device {options.device}: {reason}")
     cases = selected(options.checkpoints, options.case, options.clause, options.device)
-    markdown = options.format == "markdown"
+    show_as = Shown(options.format == "markdown", tuple(options.impact))
     try:
-        return check(cases, options.loader, options.out, markdown, options.device)
+        return check(cases, options.loader, options.out, show_as, options.device)
     except UnknownLoader as error:
         raise UsageError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of the verdicts is shown, and how.
+
+    Attributes:
+        markdown: a comment for a pull request instead of tables.
+        impacts: show and record only results of these; empty for all.
+    """
+
+    markdown: bool = False
+    impacts: tuple[str, ...] = ()
+
+    def has(self, result: Result) -> bool:
+        """Whether the result is selected; what has no verdict always is."""
+        return not self.impacts or result.impact in self.impacts or result.status == ERROR
 
 
 def check(
     cases: Sequence[Case],
     loader_name: str,
     out: Path | None,
-    markdown: bool = False,
+    shown: Shown = Shown(),
     device: str = "cpu",
 ) -> int:
-    """Judge the cases, show the table or a comment in Markdown, write the records; the exit code.
+    """Judge the cases, show what is asked for, write the records; the exit code.
+
+    Every case is judged before its impact is known; the exit code is that of the results shown.
 
     Raises:
         UnknownLoader: `loader_name` names none.
@@ -77,18 +107,19 @@ def check(
     session = open_session(loader_name, device)
     folder = run_folder(out, session.target)
     results: list[Result] = []
-    with recording(folder, header(session)) as recorder:
-        for result in progress(judge_all(cases, session), len(cases)):
+    selection = {"impacts": list(shown.impacts)} if shown.impacts else {}
+    with recording(folder, header(session) | selection) as recorder:
+        for result in filter(shown.has, progress(judge_all(cases, session), len(cases))):
             recorder.result(result)
             results.append(result)
-        complaints = _stale(results, session)
+        complaints = [] if shown.impacts else _stale(results, session)
         code = exit_code(results, complaints)
         recorder.footer(code, now())
     report = render(folder)
-    if markdown:
+    if shown.markdown:
         print(comment(report, [f"stale deviation: {line}" for line in complaints]), end="")
     else:
-        show(results, complaints, _foot(results, session, folder))
+        show(results, complaints, _foot(results, session, folder, len(cases)))
     return code
 
 
@@ -99,9 +130,16 @@ def _stale(results: Sequence[Result], session: Session) -> list[str]:
     return stale(results, session.release, IDS, deviations())
 
 
-def _foot(results: Sequence[Result], session: Session, folder: Path) -> str:
+def _foot(results: Sequence[Result], session: Session, folder: Path, judged: int) -> list[str]:
+    """Where to read more, and what was judged."""
     seconds = sum(result.seconds for result in results)
-    return (
-        f"\n{summary(results)}; {session.loader_name} (transformers {session.release}) against "
+    of = f" of {judged} judged" if len(results) < judged else ""
+    lines = [
+        f"{summary(results)}{of}; {session.loader_name} (transformers {session.release}) against "
         f"the reference, {seconds:.1f} s, {folder}/report.jsonl"
-    )
+    ]
+    worst = gravest(result.impact for result in results if result.impact)
+    if worst and not of:
+        hint = f"Reasons and upstream links: {folder}/report.html."
+        lines.insert(0, f"{hint} Only the gravest: add --impact {worst}.")
+    return lines

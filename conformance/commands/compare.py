@@ -73,9 +73,9 @@ class Comparison:
         cases: what to judge in each.
         checkpoints: the user's, that the cases come from; empty for the fixtures.
         out: the folder of the report; None for one of its own.
-        accept: the file of changes to live with.
+        accept: the file of accepted changes; None without one.
         seconds: the limit of one load.
-        markdown: whether the answer is a comment on a pull request, and not a screen.
+        markdown: whether to print a comment for a pull request instead of tables.
     """
 
     targets: Sequence[str]
@@ -88,11 +88,11 @@ class Comparison:
 
 
 def compare(asked: Comparison) -> int:
-    """Carry it out; the exit code.
+    """Judge, compare and show; the exit code.
 
     Raises:
-        BadTarget, BadAcceptFile: what is asked for makes no sense.
-        TargetNotMade, TargetUnusable: an environment cannot be made, or does not work.
+        BadTarget, BadAcceptFile: a target or the accept file is malformed.
+        TargetNotMade, TargetUnusable: an environment cannot be created, or does not work.
     """
     entries = read_accepted(asked.accept) if asked.accept else []
     named = [targets.parse(name) for name in asked.targets]
@@ -144,7 +144,7 @@ def _keep(recorder: Recorder, runs: Sequence[Run], found: Sequence[Change]) -> N
 
 def _idle(found: Sequence[Change], entries: Sequence[Accept]) -> list[str]:
     return [
-        f"accepts nothing any more: case {entry.case} ({entry.reason})"
+        f"unused entry in the accept file: case {entry.case} ({entry.reason})"
         for entry in idle(found, entries)
     ]
 

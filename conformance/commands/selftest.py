@@ -118,7 +118,8 @@ class Bench:
 def caught_by(mutant: Mutant, result: Result, session: Session) -> tuple[str, ...]:
     """The clauses that a mutant breaks, where the loader it is made of is not known to."""
     listed = deviations() if mutant.of is stock else ()
-    concerned = [each for each in listed if each.concerns(result.case, session.release)]
+    ranges = [within for each in listed for within in each.ranges]
+    concerned = [each for each in ranges if each.concerns(result.case, session.release)]
     found = (d for d in result.divergences if not any(each.covers(d) for each in concerned))
     return tuple(dict.fromkeys(divergence.clause for divergence in found))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from conformance.cases.catalogue import CASES
 from conformance.commands.arguments import UsageError
-from conformance.deviations import Deviation, deviations
+from conformance.deviations import Deviation, bugs, deviations
+from conformance.results.impacts import IMPACTS
 from conformance.spec import STAGES, Clause, clauses
 
 SUGGESTIONS = 5
@@ -31,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("text", "markdown"),
+        choices=("text", "markdown", "bugs"),
         default="text",
-        help="markdown renders docs/spec.md (default: text)",
+        help="markdown renders docs/spec.md, bugs renders docs/bugs.md (default: text)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write to this file instead of the terminal"
@@ -49,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError(str(error)) from error
     elif options.format == "markdown":
         text = as_markdown()
+    elif options.format == "bugs":
+        text = bugs.as_markdown()
     else:
         text = "".join(f"{c.id:<7} {c.level:<8} {c.title}\n" for c in clauses().values())
     if options.out:
@@ -105,7 +108,8 @@ def as_text(clause: Clause) -> str:
         f"cases:  {', '.join(_cases(clause))}",
     ]
     for deviation in _deviations(clause):
-        lines += ["", f"known deviation {deviation.id} (transformers {deviation.releases})"]
+        about = f"{deviation.impact}, transformers {deviation.releases}"
+        lines += ["", f"known deviation {deviation.id} ({about})"]
         lines.append(f"  {deviation.reason}")
     return "\n".join(lines)
 
@@ -147,7 +151,8 @@ def _clause_lines(clause: Clause) -> Iterator[str]:
     for deviation in known:
         yield ""
         yield (
-            f"Known deviation `{deviation.id}` (transformers `{deviation.releases}`): "
+            f"Known deviation `{deviation.id}` ({deviation.impact}, transformers "
+            f"`{deviation.releases}`): "
             f"{deviation.reason} Upstream: {deviation.upstream}."
         )
     yield ""
@@ -160,6 +165,7 @@ def _deviation_page(deviation: Deviation) -> Iterator[str]:
     yield ""
     yield deviation.reason
     yield ""
+    yield f"impact:   {deviation.impact} ({IMPACTS[deviation.impact].meaning})"
     yield f"releases: transformers {deviation.releases}"
     yield f"upstream: {deviation.upstream}"
     yield f"kinds:    {', '.join(deviation.kinds)}"

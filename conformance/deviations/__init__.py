@@ -1,8 +1,12 @@
 """Divergences known in some releases, pinned by kind: one TOML file a stage.
 
-`releases` rests on a run of the newest patch of every minor release from 4.47 to 5.24 (`make releases`,
-docs/releases.md). It is open at the top where the newest still does it: a release in which a case
-agrees makes its entry stale, and that fails the run.
+An entry says what it breaks, what it does to its user (`impact`), why (`reason`), and in which
+cases, kinds and releases. What differs from release to release stands in `[[deviation.in]]` tables
+below it.
+
+`releases` rests on a run of the newest patch of every minor release from 4.47 to 5.24
+(`make releases`, docs/releases.md). It is open at the top where the newest still does it: a release
+in which a case agrees makes its entry stale, and that fails the run.
 """
 
 from __future__ import annotations
@@ -13,35 +17,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from conformance.results.records import AGREE, KNOWN, Divergence, Result
+from conformance.results.impacts import IMPACTS
+from conformance.results.records import AGREE, KNOWN, Divergence, KnownDeviation, Result
 from conformance.spec import STAGES
+
+NONE_FOUND = "none found"
+
+# Fields of an entry that no `[[deviation.in]]` changes.
+ABOUT = ("id", "clause", "impact", "upstream")
 
 
 @dataclass(frozen=True)
-class Deviation:
-    """One known difference of stock.
+class Range:
+    """Some releases in which a deviation shows, and what it shows there.
 
     Attributes:
-        id: readable and stable.
-        clause: the clause it breaks.
+        releases: a version specifier of transformers.
         cases: ids of the cases that show it; a glob stands for cases some of which do.
         kinds: the kinds of divergence it accounts for, and no others.
-        where: globs of the places it accounts for; empty for all.
-        releases: a version specifier of transformers.
         reason: what happens and why.
-        upstream: the thread about it; "none found" if there is none.
+        where: globs of the places it accounts for; empty for all.
     """
 
-    id: str
-    clause: str
+    releases: str
     cases: tuple[str, ...]
     kinds: tuple[str, ...]
-    releases: str
     reason: str
-    upstream: str
     where: tuple[str, ...] = ()
 
     def concerns(self, case: str, release: str) -> bool:
@@ -60,32 +65,95 @@ class Deviation:
         )
 
 
+@dataclass(frozen=True)
+class Deviation:
+    """One known difference of stock.
+
+    Attributes:
+        id: readable and stable.
+        clause: the clause it breaks.
+        impact: what it does to its user, one of `IMPACTS`.
+        reason: what happens and why; a range may say otherwise.
+        ranges: where it shows. Without `[[deviation.in]]` there is one, of the entry's own fields;
+            with it there is one for each table, which takes the fields that it leaves out from the
+            entry.
+        upstream: the thread about it; "none found" if there is none.
+    """
+
+    id: str
+    clause: str
+    impact: str
+    reason: str
+    ranges: tuple[Range, ...]
+    upstream: str = NONE_FOUND
+
+    @property
+    def releases(self) -> str:
+        """The version specifiers of all ranges, for a reader: `==4.51.* or >=5.0`."""
+        return " or ".join(dict.fromkeys(each.releases for each in self.ranges))
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The cases of all ranges."""
+        return tuple(dict.fromkeys(case for each in self.ranges for case in each.cases))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of all ranges."""
+        return tuple(dict.fromkeys(kind for each in self.ranges for kind in each.kinds))
+
+    def seen(self, within: Range) -> KnownDeviation:
+        """What a record keeps of it."""
+        return KnownDeviation(self.id, self.clause, self.impact, within.reason, self.upstream)
+
+
 @cache
 def deviations() -> tuple[Deviation, ...]:
     """All of them, stage by stage."""
     tables = [files(__package__).joinpath(f"{stage}.toml").read_text("utf-8") for stage in STAGES]
-    return tuple(_deviation(entry) for text in tables for entry in tomllib.loads(text)["deviation"])
+    return tuple(deviation(entry) for text in tables for entry in tomllib.loads(text)["deviation"])
 
 
-def _deviation(entry: Mapping[str, object]) -> Deviation:
-    fields = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+def deviation(entry: Mapping[str, Any]) -> Deviation:
+    """An entry of the TOML files.
+
+    Raises:
+        ValueError: its impact does not exist.
+        TypeError: it has a field too many or too few.
+    """
+    own = dict(entry)
+    about = {name: own.pop(name) for name in ABOUT if name in own}
+    if about["impact"] not in IMPACTS:
+        raise ValueError(f"{about['id']}: there is no impact {about['impact']!r}")
+    within = own.pop("in", [{}])
+    ranges = tuple(_range({**own, **each}) for each in within)
+    return Deviation(**about, reason=own["reason"], ranges=ranges)
+
+
+def _range(fields: Mapping[str, Any]) -> Range:
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
-    return Deviation(**fields)  # type: ignore[arg-type]
+    return Range(**given)
 
 
 def known(
     divergences: Sequence[Divergence], case: str, release: str, among: Iterable[Deviation]
-) -> tuple[Deviation, ...] | None:
-    """The deviations that account for every divergence; None if one is left over."""
-    concerned = [deviation for deviation in among if deviation.concerns(case, release)]
+) -> tuple[KnownDeviation, ...] | None:
+    """What accounts for each of the divergences, in their order; None if one is left over."""
+    concerned = [
+        (deviation, within)
+        for deviation in among
+        for within in deviation.ranges
+        if within.concerns(case, release)
+    ]
     used = []
     for divergence in divergences:
-        found = next((deviation for deviation in concerned if deviation.covers(divergence)), None)
+        found = next((each for each in concerned if each[1].covers(divergence)), None)
         if found is None:
             return None
-        used.append(found)
-    return tuple(dict.fromkeys(used))
+        used.append(found[0].seen(found[1]))
+    return tuple(used)
 
 
 def stale(
@@ -93,30 +161,28 @@ def stale(
 ) -> list[str]:
     """What is wrong with the list itself: cases that agree after all, or do not exist."""
     catalogue, judged = list(catalogue), {result.case: result for result in results}
-    return [
-        f"{deviation.id} names {complaint}"
-        for deviation in among
-        for pattern in deviation.cases
-        if (complaint := _complaint(deviation, pattern, release, catalogue, judged))
-    ]
+    complaints = []
+    for deviation in among:
+        for within in deviation.ranges:
+            for pattern in within.cases:
+                covered = {case: judged.get(case) for case in fnmatch.filter(catalogue, pattern)}
+                if complaint := _complaint(deviation.id, within, pattern, release, covered):
+                    complaints.append(f"{deviation.id} names {complaint}")
+    return list(dict.fromkeys(complaints))
 
 
 def _complaint(
-    deviation: Deviation,
-    pattern: str,
-    release: str,
-    catalogue: Sequence[str],
-    judged: Mapping[str, Result],
+    name: str, within: Range, pattern: str, release: str, covered: Mapping[str, Result | None]
 ) -> str:
-    """What is wrong with one entry; a glob is held to what it covers once all of that ran."""
-    covered = fnmatch.filter(catalogue, pattern)
+    """What is wrong with one pattern; a glob is checked once all cases that it covers have run."""
     if not covered:
         return f"the case {pattern}, which does not exist"
-    if not deviation.is_of(release) or any(case not in judged for case in covered):
+    ran = [result for result in covered.values() if result is not None]
+    if not within.is_of(release) or len(ran) < len(covered):
         return ""
-    statuses = {judged[case].status for case in covered}
+    statuses = {result.status for result in ran}
     if pattern in covered:
         return f"{pattern}, which agrees in {release}" if statuses == {AGREE} else ""
-    used = any(deviation.id in (judged[case].deviation or "").split(", ") for case in covered)
+    used = any(name in (result.deviation or "").split(", ") for result in ran)
     idle = statuses <= {AGREE, KNOWN} and not used
     return f"{pattern}, where it accounts for nothing in {release}" if idle else ""

@@ -1,4 +1,4 @@
-"""Changes that a user has decided to live with: `--accept FILE`.
+"""Accepted changes: `--accept FILE`.
 
 [[accept]]
 case = "dty/*"            # a glob
@@ -22,7 +22,7 @@ from conformance.results.records import Divergence
 
 
 class BadAcceptFile(ValueError):
-    """The file lists no changes to accept; the message names the file and the entry."""
+    """The file is malformed; the message names the file and the entry."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Accept:
 
     Attributes:
         case: a glob of case ids.
-        reason: why one can live with it.
+        reason: why the change is acceptable.
         clause, kinds, where: what the divergences must be of; empty for any.
     """
 
@@ -56,12 +56,12 @@ def read_accepted(path: Path) -> list[Accept]:
 
     Raises:
         OSError: it cannot be read.
-        BadAcceptFile: it is no TOML, or an entry has a field too many or too few.
+        BadAcceptFile: it is not TOML, or an entry has a field too many or too few.
     """
     try:
         entries = tomllib.loads(path.read_text("utf-8")).get("accept", [])
     except ValueError as cause:
-        raise BadAcceptFile(f"{path} is no TOML: {cause}") from cause
+        raise BadAcceptFile(f"{path} is not TOML: {cause}") from cause
     return [_entry(path, number, entry) for number, entry in enumerate(entries, start=1)]
 
 

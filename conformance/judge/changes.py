@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from conformance.judge.divergences import compare
+from conformance.results.impacts import gravest, of_kind
 from conformance.results.records import (
     AGREE,
     ERROR,
     SKIP,
     Divergence,
+    KnownDeviation,
     Observation,
     Result,
     fields_of,
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 REGRESSED, FIXED, CHANGED, UNCHANGED = "regressed", "fixed", "changed", "unchanged"
 ADDED, REMOVED, INCOMPARABLE = "added", "removed", "incomparable"
 CHANGES = (REGRESSED, CHANGED, FIXED, INCOMPARABLE, ADDED, REMOVED, UNCHANGED)
+
+# Model classes that were made to show something.
+OF_THE_SUITE = "conformance."
 
 # Units in the last place of the largest logit: what the order of additions alone may move. It is
 # the bound of OUT-2, within which logits are right.
@@ -51,11 +56,15 @@ class Change:
         fixed: the other way round.
         moved: how far outputs moved, where that is within the tolerance.
         defaults: fields that only one of the two releases gives a value at all.
-        deviation: the known deviations of the second target.
+        deviation: the ids of the known deviations of the second target, joined.
         reason: why the two cannot be compared.
-        accepted: the reason for which the user lives with it.
+        accepted: the reason for which the user accepts it.
         rerun: the line that reruns just this case.
         seconds, peak_bytes: of the load, in each target; None where it was not observed.
+        impact: the gravest that the kinds of its divergences have by default; None without any.
+        deviations: the known deviations of the second target.
+        common: whether most users meet the case: a valid checkpoint of a model class that is not
+            the suite's own, loaded with at most one option.
     """
 
     case: str
@@ -74,6 +83,9 @@ class Change:
     rerun: str = ""
     seconds: tuple[float | None, float | None] = (None, None)
     peak_bytes: tuple[int | None, int | None] = (None, None)
+    impact: str | None = None
+    deviations: tuple[KnownDeviation, ...] = ()
+    common: bool = False
 
     def record(self) -> dict[str, Any]:
         """The line of `report.jsonl`."""
@@ -84,8 +96,8 @@ class Change:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Change:
         """A change that was written as a line of `report.jsonl`."""
-        fields = fields_of(record)
-        return cls(before=fields.pop("from"), after=fields.pop("to"), **fields)
+        targets = {"before": record["from"], "after": record["to"]}
+        return cls(**fields_of(cls, {**record, **targets}))
 
 
 def changes(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[Change]:
@@ -105,12 +117,20 @@ def change(before: Outcome, after: Outcome) -> Change:
         rerun=second.rerun,
         seconds=_both(seen, "seconds"),
         peak_bytes=_both(seen, "peak_bytes"),
+        common=is_common(before.case),
     )
     if SKIP in (first.status, second.status):
         return replace(blank, change=_appearance(first, second))
     if before.observation is None or after.observation is None or _errors(first, second):
         return replace(blank, change=INCOMPARABLE, reason=_why_not(first, second))
     return _compared(blank, before, after)
+
+
+def is_common(case: Case) -> bool:
+    """Whether most users meet the case; see `Change.common`."""
+    odd = case.faults or case.hub or case.under or case.threads > 1 or case.input_class != "valid"
+    of_ours = case.folder is not None or case.model.startswith(OF_THE_SUITE)
+    return not odd and not of_ours and len(case.options) <= 1
 
 
 def _both(observations: Iterable[Observation | None], name: str) -> Any:
@@ -147,6 +167,8 @@ def _compared(blank: Change, before: Outcome, after: Outcome) -> Change:
         moved=moved,
         defaults=tuple(map(_place, defaults)),
         deviation=after.result.deviation,
+        impact=gravest(of_kind(each.kind) for each in divergences),
+        deviations=after.result.deviations,
     )
 
 
@@ -166,8 +188,9 @@ def _facts(
     """What the two loads left that is not the same; and apart, what only one release has at all."""
     facts: list[Divergence] = []
     defaults: list[Divergence] = []
-    for fact in compare(before, after, clauses=case.clauses):
-        if fact.kind != "state":  # that is of one process, and verdicts tell of it
+    for found in compare(before, after, clauses=case.clauses):
+        if found.kind != "state":  # that is of one process, and verdicts report it
+            fact = replace(found, impact=of_kind(found.kind))
             (defaults if _is_default(fact, before, after) else facts).append(fact)
     return facts, defaults
 

@@ -16,6 +16,7 @@ from conformance.cases.case import ACCEPTABLE, INVALID, Case
 from conformance.deviations import deviations, known
 from conformance.judge.checks import objections
 from conformance.judge.divergences import compare
+from conformance.results.impacts import gravest, of_kind
 from conformance.results.records import (
     AGREE,
     DIVERGE,
@@ -23,6 +24,7 @@ from conformance.results.records import (
     KNOWN,
     SKIP,
     Divergence,
+    KnownDeviation,
     Observation,
     Result,
 )
@@ -80,16 +82,32 @@ def verdict(
 
 
 def classified(result: Result, judged: Judged) -> Result:
-    """The result with the status that its divergences have by the deviations known today."""
+    """The result with the status and impact that its divergences have by what is known today."""
     if not result.divergences:
         return result
     covering = None
     if judged.loader != "reference":
         covering = known(result.divergences, result.case, judged.release, deviations())
     if covering is None:
-        return replace(result, status=DIVERGE, deviation=None, reason="")
-    names = ", ".join(deviation.id for deviation in covering)
-    return replace(result, status=KNOWN, deviation=names, reason=covering[0].reason)
+        divergences = tuple(
+            replace(each, impact=of_kind(each.kind), deviation="") for each in result.divergences
+        )
+        fields: dict[str, Any] = {"status": DIVERGE, "deviation": None, "reason": ""}
+        return _with_impact(replace(result, **fields, deviations=(), divergences=divergences))
+    divergences = tuple(
+        replace(each, impact=by.impact, deviation=by.id)
+        for each, by in zip(result.divergences, covering, strict=True)
+    )
+    listed: dict[str, KnownDeviation] = {}
+    for each in covering:
+        listed.setdefault(each.id, each)
+    fields = {"status": KNOWN, "deviation": ", ".join(listed), "reason": covering[0].reason}
+    fields |= {"deviations": tuple(listed.values()), "divergences": divergences}
+    return _with_impact(replace(result, **fields))
+
+
+def _with_impact(result: Result) -> Result:
+    return replace(result, impact=gravest(each.impact for each in result.divergences))
 
 
 def blank(case: Case, judged: Judged, rerun: str) -> Result:

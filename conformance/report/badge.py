@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 
 from conformance.judge.changes import UNCHANGED
 from conformance.report.sheet import columns
 from conformance.report.stored_run import Report
-from conformance.report.symbols import ENDINGS
+from conformance.report.tally import ENDINGS
+from conformance.results.impacts import gravest
 from conformance.results.records import AGREE
 
 COLOURS = {"good": "#2d7d46", "warn": "#9a6700", "bad": "#b3261e"}
@@ -31,7 +33,7 @@ SVG = """\
 
 
 def badge(report: Report) -> str:
-    """The picture: how many cases, how many are news, in the colour of the exit code."""
+    """The picture: the counts of the run, in the colour of its exit code."""
     label, message = "conformance", summary(report)
     left, right = (round(len(text) * WIDTH) + PADDING for text in (label, message))
     return SVG.format(
@@ -49,7 +51,10 @@ def badge(report: Report) -> str:
 
 
 def summary(report: Report) -> str:
-    """`409 cases, 12 known`; of a comparison, what changed in all its steps."""
+    """`409 cases, 12 known, 3 wrong-model`; of a comparison, what changed in all its steps.
+
+    The impact is the gravest that a case has, with the number of cases that have it.
+    """
     sheet = columns(report)
     shown = [column for column in sheet if column.is_step] or sheet
     cases = {case for column in shown for case in column.entries}
@@ -58,4 +63,7 @@ def summary(report: Report) -> str:
         for word, number in column.counts():
             counts[word] = counts.get(word, 0) + number
     told = [f"{number} {word}" for word, number in counts.items() if word not in (AGREE, UNCHANGED)]
+    impacts = Counter(entry.impact for column in shown for entry in column.entries.values())
+    worst = gravest(impact for impact in impacts if impact)
+    told += [f"{impacts[worst]} {worst}"] if worst else []
     return ", ".join([f"{len(cases)} cases", *told])

@@ -1,4 +1,4 @@
-"""What `conformance compare` shows: environments, a row a clause and kind of change, each news."""
+"""What `conformance compare` shows: environments, a row a clause and kind of change, details."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from conformance.cases.case import VALID, Case
-from conformance.cases.catalogue import CASES
 from conformance.judge.changes import CHANGED, CHANGES, FIXED, INCOMPARABLE, REGRESSED, Change
 from conformance.report.console import console
 from conformance.report.explanation import shown
+from conformance.results.impacts import counted, gravest, of_kind
 from conformance.results.name_patterns import grouped
 from conformance.results.records import Divergence
 from conformance.results.text import plain
@@ -33,19 +32,17 @@ MOST = 3
 # As many as a first screen holds beside the environments.
 HEADLINES = 16
 
-# Model classes that were made to show something.
-OF_THE_SUITE = "conformance."
-
 
 @dataclass(frozen=True)
 class Row:
-    """One clause, one kind of change, and every case that shows it."""
+    """One clause, one kind of change, and every case that shows it, with their gravest impact."""
 
     change: str
     clause: str
     cases: tuple[str, ...]
     example: Divergence
     where: tuple[str, ...]
+    impact: str
 
     @property
     def what(self) -> str:
@@ -71,17 +68,11 @@ def rows(changes: Iterable[Change]) -> list[Row]:
 
 
 def headlines(changes: Iterable[Change]) -> list[Row]:
-    """The rows that sound checkpoints and at most one option show, in cases of the clause's own
-    stage: what most users meet. Those of the most cases come first."""
-    by_id = {case.id: case for case in CASES}
-    met = [each for each in changes if each.case in by_id and _is_plain(by_id[each.case])]
+    """The rows of common cases, if one of them is of the clause's own stage: what most users meet.
+    Those of the most cases come first."""
+    met = [change for change in changes if change.common]
     own = [row for row in rows(met) if any(_is_of_stage(case, row.clause) for case in row.cases)]
     return sorted(own, key=lambda row: -len(row.cases))[:HEADLINES]
-
-
-def _is_plain(case: Case) -> bool:
-    odd = case.faults or case.hub or case.under or case.threads > 1 or case.input_class != VALID
-    return not odd and len(case.options) <= 1 and not case.model.startswith(OF_THE_SUITE)
 
 
 def _is_of_stage(case: str, clause: str) -> bool:
@@ -89,7 +80,7 @@ def _is_of_stage(case: str, clause: str) -> bool:
 
 
 def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:
-    """What one case has to say: of each clause newly kept or broken, else its chief difference."""
+    """What one case says of each clause newly kept or broken; else its chief difference."""
     for kind, named in ((REGRESSED, change.regressed), (FIXED, change.fixed)):
         for clause in named:
             divergences = [d for d in change.divergences if d.clause == clause]
@@ -104,7 +95,7 @@ def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]
 
 
 def _causes(change: Change, divergences: Sequence[Divergence]) -> list[Divergence]:
-    """Values differ wherever the dtype does: then that is what there is to tell."""
+    """Values differ wherever the dtype does; the dtype then explains more."""
     telling: dict[str, Divergence] = {}
     for divergence in sorted(change.divergences, key=rank):
         telling.setdefault(divergence.where, divergence)
@@ -126,7 +117,8 @@ def _row(change: str, clause: str, found: Sequence[tuple[str, list[Divergence]]]
         == (example.kind, example.expected, example.actual)
     ]
     cases = tuple(case for case, _ in found)
-    return Row(change, clause, cases, example, tuple(dict.fromkeys(alike)))
+    impact = gravest(of_kind(divergence.kind) for divergence in every) or ""
+    return Row(change, clause, cases, example, tuple(dict.fromkeys(alike)), impact)
 
 
 def environment_table(versions: Mapping[str, Mapping[str, str | None]]) -> Table:
@@ -145,7 +137,7 @@ def environment_table(versions: Mapping[str, Mapping[str, str | None]]) -> Table
 
 
 def change_table(changes: Sequence[Change]) -> Table:
-    """The screen that a maintainer decides by."""
+    """A row for each clause and kind of change."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "clause", "promise", "what"):
         table.add_column(name, no_wrap=name == "clause", ratio={"what": 1}.get(name))
@@ -188,7 +180,7 @@ def own_table(changes: Sequence[Change]) -> Table:
 
 
 def what_of(change: Change) -> str:
-    """Why the two loads cannot be compared, or the chief difference; empty where there is none."""
+    """Why the two loads cannot be compared, or the chief difference; empty without one."""
     if change.reason or not change.divergences:
         return plain(change.reason)
     return _row("", "", [(change.case, [min(change.divergences, key=rank)])]).what
@@ -209,6 +201,7 @@ def _pair(values: Sequence[str | None]) -> str:
 def news(change: Change) -> list[str]:
     """The lines that explain one change."""
     head = f"{plain(change.case)}: {change.change} from {change.before} to {change.after}"
+    head += f", {change.impact}" if change.impact else ""
     lines = [head + (f" (known: {change.deviation})" if change.deviation else "")]
     if change.reason:
         lines.append(f"  {plain(change.reason)}")
@@ -230,11 +223,15 @@ def summary(changes: Sequence[Change]) -> str:
 
 
 def notes(changes: Sequence[Change]) -> list[str]:
-    """What is no change of loading, and better known: moved outputs, defaults, accepted changes."""
+    """Impacts of the changes; moved outputs, new defaults, accepted changes."""
     moved = [change for change in changes if change.moved]
     defaults = Counter(place for change in changes for place in change.defaults)
     accepted = [change for change in changes if change.accepted]
     lines = []
+    for kind in (REGRESSED, CHANGED):
+        found = [each for each in changes if each.change == kind and not each.accepted]
+        if impacts := counted(each.impact for each in found):
+            lines.append(f"{len(found)} {kind}: {impacts}")
     if moved:
         told = plain(moved[0].moved)
         lines.append(f"outputs moved within the tolerance in {len(moved)} cases: {told}")

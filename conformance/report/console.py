@@ -1,7 +1,8 @@
-"""The table a run ends with, and the explanations under it."""
+"""What `check` shows: what is broken, by impact; what is unexpected, in full; how it ended."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections import Counter
@@ -16,25 +17,44 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance.report.explanation import explanation
-from conformance.report.tally import ORDER, broken, concerned, status_of
+from conformance.report.tally import (
+    ORDER,
+    Breach,
+    breaches,
+    by_impact,
+    concerned,
+    status_of,
+)
+from conformance.results.impacts import IMPACTS
 from conformance.results.records import AGREE, DIVERGE, ERROR, KNOWN, SKIP, Result
 from conformance.results.text import plain
 from conformance.spec import STAGES, Clause, clauses
 
 T = TypeVar("T")
 
+# The width if the output is piped, and of the widest table.
+WIDTH = 110
+
+# Clauses that no divergence breaks, by what their cases say.
+RESTS: dict[str, Callable[[set[str]], bool]] = {
+    "no verdict": lambda said: ERROR in said,
+    "skipped": lambda said: said == {SKIP},
+    AGREE: lambda said: ERROR not in said and said != {SKIP},
+}
+
 STYLES = {AGREE: "green", KNOWN: "yellow", DIVERGE: "bold red", ERROR: "bold red", SKIP: "dim"}
 
 
 def console(stderr: bool = False) -> Console:
-    """The terminal, or a fixed width where there is none."""
+    """The terminal; if the output is piped, as wide as `COLUMNS` says, or else of a fixed width."""
     stream = sys.stderr if stderr else sys.stdout
-    width = shutil.get_terminal_size().columns if stream.isatty() else 110
+    fixed = not stream.isatty() and not os.environ.get("COLUMNS")
+    width = WIDTH if fixed else shutil.get_terminal_size((WIDTH, 24)).columns
     return Console(stderr=stderr, width=width, highlight=False)
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """A bar on stderr while the items come; nothing where that is no terminal."""
+    """A bar on stderr while the items come; nothing if stderr is not a terminal."""
     screen = console(stderr=True)
     yield from track(
         items, "Judging", total, console=screen, transient=True, disable=not screen.is_terminal
@@ -42,13 +62,13 @@ def progress(items: Iterable[T], total: int) -> Iterator[T]:
 
 
 class Progress:
-    """A bar a target on stderr; nothing where that is no terminal."""
+    """A bar for each target on stderr; nothing if stderr is not a terminal."""
 
     def __init__(self, bars: rich.progress.Progress) -> None:
         self._bars = bars
 
     def tell(self, text: str) -> None:
-        """What takes long and has no steps."""
+        """Print what takes long and has no steps."""
         self._bars.console.print(Text(plain(text)))
 
     def task(self, name: str, total: int) -> Callable[[str], None]:
@@ -76,54 +96,79 @@ def watching() -> Iterator[Progress]:
         yield Progress(bars)
 
 
-def show(results: Sequence[Result], stale: Sequence[str], foot: str) -> None:
-    """Table, explanations of what is unexpected, stale deviations, foot line."""
+def show(results: Sequence[Result], stale: Sequence[str], foot: Sequence[str]) -> None:
+    """What is broken, explanations of what is unexpected, stale deviations, how it ended."""
     screen = console()
-    screen.print(clause_table(results))
+    for title, table in sections(results, min(screen.width, WIDTH)):
+        screen.print(Text(title, style="bold"), table, "", sep="\n")
     for result in results:
         if result.status in (DIVERGE, ERROR):
-            screen.print(Text("\n" + "\n".join(explanation(result))), soft_wrap=True)
+            screen.print(Text("\n".join(explanation(result)) + "\n"), soft_wrap=True)
     skipped = [
         plain(f"{result.case}: skipped, {result.reason}")
         for result in results
         if result.status == SKIP
     ]
-    for line in [*skipped, *(f"stale deviation: {line}" for line in stale)]:
+    complaints = [f"stale deviation: {line}" for line in stale]
+    for line in [*skipped, *complaints, *foot, *by_impact(results)]:
         screen.print(Text(line), soft_wrap=True)
-    screen.print(Text(foot), soft_wrap=True)
 
 
-def clause_table(results: Sequence[Result]) -> Table:
-    """A row a clause that some result cites, stage by stage."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("clause", "level", "promise"):
-        table.add_column(name, no_wrap=name != "promise")
-    table.add_column("cases", justify="right")
-    table.add_column("verdict")
-    for stage, about in STAGES.items():
-        rows = [(c, _citing(c, results)) for c in clauses().values() if c.stage == stage]
-        if any(cited for _, cited in rows):
-            table.add_row(Text(stage, style="bold cyan"), "", Text(about, style="bold cyan"))
-        for clause, cited in rows:
-            if cited:
-                table.add_row(
-                    clause.id, clause.level, clause.title, str(len(cited)), verdict(clause, cited)
-                )
+def sections(results: Sequence[Result], width: int) -> Iterator[tuple[str, Table]]:
+    """The clauses that are broken, the gravest impact first; then the others, stage by stage."""
+    found = breaches(results)
+    for impact, about in IMPACTS.items():
+        held = [each for each in found if each.impact == impact]
+        if held:
+            yield f"{impact}: {about.meaning}", _broken_table(held, width)
+    done = {each.clause for each in found}
+    others = {
+        c: cited for c in clauses().values() if c.id not in done and (cited := _said(c, results))
+    }
+    whole = any(result.status == AGREE for result in results)  # --impact leaves agreement out
+    for title, says in RESTS.items():
+        if title == AGREE and not whole:
+            continue
+        rest = [clause for clause, said in others.items() if says(said)]
+        if rest:
+            yield title, _stage_table(rest, width)
+
+
+def _said(clause: Clause, results: Sequence[Result]) -> set[str]:
+    """What the cases that cite the clause say of it."""
+    return {status_of(clause.id, result) for result in results if clause.id in concerned(result)}
+
+
+def _broken_table(held: Sequence[Breach], width: int) -> Table:
+    """A row a clause; below its title the ids of the known deviations, none of them cut."""
+    table = Table(box=None, show_header=False, pad_edge=False, width=width)
+    table.add_column(no_wrap=True, width=6)
+    table.add_column(no_wrap=True, width=8)
+    table.add_column(ratio=1)
+    table.add_column(no_wrap=True, justify="right")
+    for each in held:
+        clause = clauses().get(each.clause)
+        count = Counter(each.cases.values())
+        told = [f"{count[status]} {status}" for status in ORDER if count[status]]
+        title = Text(clause.title if clause else "")
+        title.append("".join(f"\n{plain(name)}" for name in each.deviations), style="dim")
+        style = STYLES[DIVERGE if count[DIVERGE] else KNOWN]
+        table.add_row(
+            plain(each.clause), clause.level if clause else "", title, Text(", ".join(told), style)
+        )
     return table
 
 
-def _citing(clause: Clause, results: Sequence[Result]) -> list[Result]:
-    return [result for result in results if clause.id in concerned(result)]
-
-
-def verdict(clause: Clause, cited: Sequence[Result]) -> Text:
-    """What the cases say of the clause: a case counts against the clauses it breaks."""
-    count = Counter(status_of(clause.id, result) for result in cited)
-    worst = next(status for status in ORDER if count[status])
-    parts = [f"{count[status]} {status}" for status in ORDER if count[status]]
-    text = Text(AGREE if worst == AGREE else ", ".join(parts), style=STYLES[worst])
-    names = dict.fromkeys(r.deviation for r in cited if r.deviation and clause.id in broken(r))
-    return text.append(f" ({', '.join(names)})", style="dim") if names else text
+def _stage_table(held: Sequence[Clause], width: int) -> Table:
+    """A row a stage, with the ids of its clauses."""
+    table = Table(box=None, show_header=False, pad_edge=False, width=width)
+    table.add_column(no_wrap=True, width=6)
+    table.add_column(ratio=1)
+    for stage, about in STAGES.items():
+        ids = [clause.id for clause in held if clause.stage == stage]
+        if ids:
+            table.add_row(stage, Text(f"{about}: ").append(" ".join(ids), style="dim"))
+    return table
 
 
 def summary(results: Sequence[Result]) -> str:

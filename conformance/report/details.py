@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from conformance.deviations import deviations
 from conformance.judge.changes import Change
 from conformance.report.change_table import costs
 from conformance.report.differences import Alike, alike
 from conformance.report.sheet import Column, cases, clauses_of
-from conformance.report.symbols import SYMBOLS
-from conformance.results.records import Divergence, Result
+from conformance.report.tally import SYMBOLS
+from conformance.results.impacts import IMPACTS
+from conformance.results.records import Divergence, KnownDeviation, Result
 from conformance.results.text import plain
 from conformance.spec import clauses
-
-
-def names_of(deviation: str | None) -> list[str]:
-    """The ids in a result's or a change's `deviation`."""
-    return [plain(name) for name in deviation.split(", ")] if deviation else []
 
 
 def details(sheet: list[Column]) -> dict[str, Any]:
@@ -26,12 +21,6 @@ def details(sheet: list[Column]) -> dict[str, Any]:
     kept = _Kept()
     found = {plain(case): _case(case, sheet, kept) for case in cases(sheet)}
     cited = {clause for case in cases(sheet) for clause in clauses_of(case, sheet)}
-    named = {
-        name
-        for column in sheet
-        for entry in column.entries.values()
-        for name in names_of(entry.deviation)
-    }
     return {
         "symbols": SYMBOLS,
         "columns": {column.key: plain(column.name) for column in sheet},
@@ -40,11 +29,8 @@ def details(sheet: list[Column]) -> dict[str, Any]:
             for clause in clauses().values()
             if clause.id in cited
         },
-        "deviations": {
-            each.id: [each.clause, each.reason, each.upstream]
-            for each in deviations()
-            if each.id in named
-        },
+        "impacts": {name: impact.meaning for name, impact in IMPACTS.items()},
+        "deviations": kept.deviations,
         "found": kept.items,
         "cases": found,
     }
@@ -55,7 +41,16 @@ class _Kept:
 
     def __init__(self) -> None:
         self.items: list[list[Any]] = []
-        self._number: dict[Alike, int] = {}
+        self.deviations: list[list[str]] = []
+        self._number: dict[Alike | KnownDeviation, int] = {}
+
+    def deviation(self, each: KnownDeviation) -> int:
+        """Its number. Two releases may give one deviation two reasons."""
+        if each not in self._number:
+            self._number[each] = len(self.deviations)
+            words = (each.id, each.clause, each.impact, each.reason, each.upstream)
+            self.deviations.append([plain(word) for word in words])
+        return self._number[each]
 
     def numbers(self, divergences: Iterable[Divergence]) -> list[int]:
         return [self._of(each) for each in alike(divergences)]
@@ -85,9 +80,10 @@ def _case(case: str, sheet: list[Column], kept: _Kept) -> dict[str, Any]:
 
 def _entry(entry: Result | Change, kept: _Kept) -> dict[str, Any]:
     """A result or a change; what is empty is left out."""
-    fields: dict[str, Any] = {"deviations": names_of(entry.deviation)}
+    fields: dict[str, Any] = {"impact": plain(entry.impact or "")}
+    fields["deviations"] = [kept.deviation(each) for each in entry.deviations]
     if isinstance(entry, Result):
-        of_deviation = entry.deviation is not None  # whose reason the panel shows by itself
+        of_deviation = bool(entry.deviations)  # whose reasons the panel shows by themselves
         fields |= {"word": entry.status, "reason": "" if of_deviation else plain(entry.reason)}
         fields |= {"seconds": entry.seconds}
     else:

@@ -1,4 +1,4 @@
-"""A result that is not as it should be, in words: what was promised, what came, how to rerun it."""
+"""A result that needs attention, as text: the clause, what the load left, how to rerun it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDEST = 400
 
 def explanation(result: Result) -> list[str]:
     """The lines that explain one result, most important first."""
-    lines = [f"{plain(result.case)}: {result.status}"]
+    lines = [plain(f"{result.case}: {', '.join(filter(None, (result.status, result.impact)))}")]
     if result.reason:
         lines.append(f"  {plain(result.reason, WIDEST)}")
     for clause in dict.fromkeys(divergence.clause for divergence in result.divergences):
@@ -21,7 +21,7 @@ def explanation(result: Result) -> list[str]:
 
 
 def _clause_lines(identifier: str, divergences: list[Divergence]) -> list[str]:
-    clause = clauses().get(identifier)  # an old report may name one that is gone
+    clause = clauses().get(identifier)  # an old report may name a clause that was removed
     lines = [
         f"  {clause.id} ({clause.level}): {clause.statement}"
         if clause

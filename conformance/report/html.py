@@ -12,11 +12,20 @@ from markupsafe import Markup
 
 from conformance.judge.changes import Change
 from conformance.report.change_table import Row, costs, notes, rows, what_of
-from conformance.report.details import details, names_of
-from conformance.report.sheet import Column, cases, clauses_of, columns, word_of
+from conformance.report.details import details
+from conformance.report.sheet import (
+    Column,
+    by_gravity,
+    cases,
+    clauses_of,
+    columns,
+    impact_of_case,
+    word_of,
+)
 from conformance.report.stored_run import Report
-from conformance.report.symbols import ENDINGS, SYMBOLS
+from conformance.report.tally import ENDINGS, SYMBOLS, Met, met
 from conformance.report.templating import template, text
+from conformance.results.impacts import IMPACTS
 from conformance.results.text import plain
 from conformance.spec import STAGES, clauses
 
@@ -42,13 +51,16 @@ def page(report: Report) -> str:
         news=[(column, _news(column)) for column in sheet if column.is_step],
         own=[(change, *costs(change), what_of(change)) for change in _own(report)],
         notes=notes(report.changes),
+        met=_met(report, sheet),
+        impacts=IMPACTS,
+        deviations=_deviations(sheet),
         matrix=_matrix(sheet),
         titles={clause.id: clause.title for clause in clauses().values()},
         words=dict.fromkeys(word for column in sheet for word, _ in column.counts()),
         word_of=word_of,
         abouts=STAGES,
         stages=_stages(sheet),
-        cases=[_row(case, sheet) for case in cases(sheet)],
+        cases=[_row(case, sheet) for case in by_gravity(sheet)],
         symbols=SYMBOLS,
         data=details(sheet),
     )
@@ -95,6 +107,29 @@ def _news(column: Column) -> list[Row]:
     return rows(entry for entry in column.entries.values() if isinstance(entry, Change))
 
 
+def _met(report: Report, sheet: list[Column]) -> list[tuple[str, int, list[Met]]]:
+    """Of `check`: impact, how many cases it is the gravest of, and what the run met of it."""
+    if report.steps or not report.runs:
+        return []
+    count = dict(sheet[0].impacts())
+    found = met(report.runs[0])
+    return [
+        (impact, count.get(impact, 0), held)
+        for impact in IMPACTS
+        if (held := [each for each in found if each.impact == impact])
+    ]
+
+
+def _deviations(sheet: list[Column]) -> list[tuple[str, int]]:
+    """Id of each known deviation that a column names, to how many cases it is seen in."""
+    seen: dict[str, set[str]] = {}
+    for column in sheet:
+        for case, entry in column.entries.items():
+            for each in entry.deviations:
+                seen.setdefault(plain(each.id), set()).add(case)
+    return sorted((name, len(held)) for name, held in seen.items())
+
+
 def _matrix(sheet: list[Column]) -> dict[str, list[dict[str, Any]]]:
     """Stage to a row for each clause of it that some case says something of."""
     cited = {clause for case in cases(sheet) for clause in clauses_of(case, sheet)}
@@ -111,7 +146,7 @@ def _clause(identifier: str, sheet: list[Column]) -> dict[str, Any]:
     return {
         "id": plain(identifier),
         "level": clause.level if clause else "",
-        "title": clause.title if clause else "a clause that is gone",
+        "title": clause.title if clause else "a clause that no longer exists",
         "cells": [(column, column.counts_of(identifier)) for column in sheet],
     }
 
@@ -125,12 +160,13 @@ def _stages(sheet: list[Column]) -> dict[str, str]:
 def _row(case: str, sheet: list[Column]) -> dict[str, Any]:
     """What the list shows of a case, and what it is found by."""
     entries = [(column, column.entries.get(case)) for column in sheet]
-    named = [names_of(entry.deviation) for _, entry in entries if entry is not None]
+    named = [plain(d.id) for _, entry in entries if entry is not None for d in entry.deviations]
     return {
         "id": plain(case),
         "stage": plain(case).partition("/")[0],
         "clauses": [plain(clause) for clause in clauses_of(case, sheet)],
-        "deviations": list(dict.fromkeys(chain.from_iterable(named))),
+        "deviations": list(dict.fromkeys(named)),
+        "impact": impact_of_case(case, sheet) or "",
         "tokens": [token for column in sheet for token in column.tokens(case)],
         "cells": entries,
     }

@@ -10,7 +10,7 @@ from conformance.judge.changes import CHANGED, INCOMPARABLE, REGRESSED, REMOVED,
 from conformance.report.change_table import news
 from conformance.report.explanation import explanation
 from conformance.report.stored_run import Report
-from conformance.results.records import DIVERGE, ERROR, KNOWN, SKIP, Result
+from conformance.results.records import DIVERGE, ERROR, KNOWN, SKIP, KnownDeviation, Result
 from conformance.results.text import plain, plain_lines
 
 FAILURE, OUTPUT = "failure", "system-out"
@@ -54,22 +54,23 @@ def _result(result: Result) -> Element:
     """A known deviation passes, and says so in its output."""
     case = _testcase(result.case, result.seconds)
     if result.status == KNOWN:
-        _add(case, OUTPUT, f"known deviation {result.deviation}: {result.reason}")
+        _add(case, OUTPUT, "\n".join(map(_known, result.deviations)))
     elif result.status in ELEMENTS:
         broken = ", ".join(dict.fromkeys(d.clause for d in result.divergences))
         text = "\n".join(explanation(result))
-        _add(case, ELEMENTS[result.status], text, broken or result.reason)
+        _add(case, ELEMENTS[result.status], text, broken or result.reason, result.impact)
     return case
 
 
 def _change(change: Change) -> Element:
-    """What one lives with, or what the second target is known for, is output; it fails all the same
-    where it is news and nobody accepted it."""
+    """An accepted change and a known deviation of the second target are written as output; a
+    change that is not accepted fails, known or not."""
     case = _testcase(change.case, sum(filter(None, change.seconds)))
     if change.change in OF_CHANGE and not change.accepted:
         broken = ", ".join(change.regressed or dict.fromkeys(d.clause for d in change.divergences))
         message = f"{change.change}: {broken or change.reason or change.change}"
-        _add(case, OF_CHANGE[change.change], "\n".join(news(change)), message)
+        text = "\n".join(news(change))
+        _add(case, OF_CHANGE[change.change], text, message, change.impact)
     known = f"known deviation {change.deviation} in {change.after}" if change.deviation else ""
     accepted = f"{change.change}, accepted: {change.accepted}" if change.accepted else ""
     if known or accepted:
@@ -87,8 +88,17 @@ def _testcase(case: str, seconds: float) -> Element:
     )
 
 
-def _add(case: Element, name: str, text: str, message: str = "") -> None:
+def _known(deviation: KnownDeviation) -> str:
+    link = deviation.upstream if deviation.upstream.startswith("https://") else ""
+    impact = f" ({deviation.impact})" if deviation.impact else ""
+    return f"known deviation {deviation.id}{impact}: {deviation.reason} {link}".rstrip(" :")
+
+
+def _add(case: Element, name: str, text: str, message: str = "", impact: str | None = None) -> None:
+    """An element below the case; its `type`, which CI systems show, is the impact."""
     element = ElementTree.SubElement(case, name)
+    if impact:
+        element.set("type", plain(impact))
     if message:
         element.set("message", plain(message))
     element.text = plain_lines(text)

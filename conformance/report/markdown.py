@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
@@ -12,7 +13,7 @@ from conformance.report.change_table import costs, news, notes, rows, what_of
 from conformance.report.explanation import explanation
 from conformance.report.sheet import columns
 from conformance.report.stored_run import Report
-from conformance.report.symbols import ENDINGS, SYMBOLS
+from conformance.report.tally import ENDINGS, ORDER, SYMBOLS, breaches, by_impact
 from conformance.results.records import AGREE, DIVERGE, ERROR
 from conformance.results.text import plain
 from conformance.spec import clauses
@@ -28,11 +29,11 @@ MARGIN = 100  # for the line that says how much there is more
 
 
 def comment(report: Report, foot: Sequence[str] = ()) -> str:
-    """The comment: what is decided by first, details folded, at most `MOST_BYTES` of UTF-8.
+    """The comment: the summary first, details folded, at most `MOST_BYTES` of UTF-8.
 
     Args:
         report: of `check` or `compare`.
-        foot: lines that only this run can tell, such as entries of an accept file that are idle.
+        foot: lines that the report does not hold, such as unused entries of an accept file.
     """
     parts = [_head(report), _environments(report)]
     parts += [_changed(report), _own(report)] if report.steps else [_clauses(report)]
@@ -81,7 +82,7 @@ def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], most: int = PA
         return ""
     head = [top, "|" + "---|" * len(titles)]
     *kept, last = _fitting(body, most)
-    # What is left out is told below the table, not as a row of one cell.
+    # The line on what is left out stands below the table, not as a row of one cell.
     return "\n".join([*head, *kept, last if last.startswith("| ") else f"\n{last}"])
 
 
@@ -93,7 +94,9 @@ def _head(report: Report) -> str:
     exit_code = report.footer["exit_code"]
     names = " → ".join(map(code, report.targets))
     ending = ENDINGS.get(exit_code, ENDINGS[2])[0]
-    return f"### conformance: {names}\n\n**{summary(report)}** – exit {exit_code}, {ending}"
+    head = f"### conformance: {names}\n\n**{summary(report)}** – exit {exit_code}, {ending}"
+    impacts = [] if report.steps else by_impact([result for run in report.runs for result in run])
+    return "\n\n".join([head, *impacts])
 
 
 def _environments(report: Report) -> str:
@@ -116,10 +119,10 @@ def _changed(report: Report) -> str:
     for column in columns(report):
         changes = [entry for entry in column.entries.values() if isinstance(entry, Change)]
         table = _table(
-            ["", "clause", "promise", "what", "cases"],
+            ["", "impact", "clause", "promise", "what", "cases"],
             [
                 [
-                    *(_word(row.change), code(row.clause)),
+                    *(_word(row.change), row.impact, code(row.clause)),
                     known[row.clause].title if row.clause in known else "",
                     *(code(row.what), str(len(row.cases))),
                 ]
@@ -150,19 +153,22 @@ def _accepted(change: Change) -> str:
 
 
 def _clauses(report: Report) -> str:
-    """Of `check`: a row a clause that some case breaks."""
-    lines = []
-    for column in columns(report):
-        for clause in clauses().values():
-            counts = column.counts_of(clause.id)
-            if any(word != AGREE for word, _ in counts):
-                told = ", ".join(f"{SYMBOLS[word]} {number} {word}" for word, number in counts)
-                lines.append([code(clause.id), clause.title, told])
-    return _table(["clause", "promise", "cases"], lines) or "Every case agrees."
+    """Of `check`: a row a clause that some case breaks, the gravest impact first."""
+    known, lines = clauses(), []
+    results = [result for run in report.runs for result in run]
+    for each in breaches(results):
+        count = Counter(each.cases.values())
+        told = ", ".join(f"{SYMBOLS[word]} {count[word]} {word}" for word in ORDER if count[word])
+        title = known[each.clause].title if each.clause in known else ""
+        names = ", ".join(map(code, each.deviations))
+        lines.append([each.impact, code(each.clause), title, told, names])
+    if all(result.status == AGREE for result in results):
+        return "Every case agrees."
+    return _table(["impact", "clause", "promise", "cases", "known deviations"], lines)
 
 
 def _details(report: Report) -> Iterator[str]:
-    """What is news in full, the worst first."""
+    """What is unexpected or changed in full, the worst first."""
     for word in (INCOMPARABLE, REGRESSED, CHANGED):
         for change in report.changes:
             if change.change == word and not change.accepted:

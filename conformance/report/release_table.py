@@ -1,4 +1,4 @@
-"""The table of clause and release, as a page of Markdown and of HTML: which keeps which promise."""
+"""The table of clauses and releases, as a page of Markdown and of HTML."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from markupsafe import Markup
 from conformance.report.html import script_hash
 from conformance.report.tally import broken
 from conformance.report.templating import template, text
+from conformance.results.impacts import IMPACTS
 from conformance.results.records import AGREE, DIVERGE, ERROR, KNOWN, Result
 from conformance.results.text import plain
 from conformance.spec import STAGES, Clause, clauses
 
 HEADING = "Releases of transformers against the specification"
 ABOUT = (
-    "A cell is blank where every case of the clause agrees, else it says how many cases break the "
-    "clause; with ! some of them are no known deviation, or have no verdict. `conformance spec ID` "
-    "shows a clause with its deviations."
+    "A cell is blank if every case of the clause agrees; otherwise it says how many cases break "
+    "the clause. With ! some of them have no known deviation, or no verdict. `conformance spec ID` "
+    "shows a clause with its deviations. The rows at the end count the cases by verdict and by "
+    "their gravest impact."
 )
 
 
@@ -50,6 +52,12 @@ class Column:
         found = Counter(result.status for result in self.results)
         return {status: found[status] for status in (AGREE, KNOWN, DIVERGE, ERROR) if found[status]}
 
+    @property
+    def impacts(self) -> dict[str, int]:
+        """Impact to the number of cases of which it is the gravest."""
+        found = Counter(result.impact for result in self.results)
+        return {impact: found[impact] for impact in IMPACTS}
+
     @cached_property
     def _cells(self) -> dict[str, Cell]:
         cells = {identifier: Cell() for identifier in clauses()}
@@ -70,7 +78,7 @@ class Cell:
 
     Attributes:
         cases: those that break it, or that say nothing of it because they failed.
-        news: whether one of them is no known deviation.
+        news: whether one of them has no known deviation, or no verdict.
     """
 
     cases: tuple[str, ...] = ()
@@ -114,6 +122,7 @@ def as_html(columns: Sequence[Column]) -> str:
         stages=list(_stages()),
         cited={clause: _cited(clause, columns) for clause in clauses()},
         statuses=_seen(columns),
+        impacts=IMPACTS,
         reasons=[reason.removeprefix("- ").replace("`", "") for reason in _reasons(columns)],
     )
 
@@ -141,6 +150,9 @@ def _totals(columns: Sequence[Column]) -> Iterator[str]:
     for status in _seen(columns):
         counts = [column.count.get(status, 0) for column in columns]
         yield f"| | *{status}* | | " + " | ".join(map(str, counts)) + " |"
+    for impact in IMPACTS:
+        counts = [column.impacts[impact] for column in columns]
+        yield f"| | *impact: {impact}* | | " + " | ".join(map(str, counts)) + " |"
 
 
 def _seen(columns: Sequence[Column]) -> list[str]:

@@ -18,7 +18,7 @@ def render(folder: Path) -> Report:
 
     Raises:
         OSError: the report cannot be read, or a rendering not written.
-        BadReport: the report is none, or was cut off; nothing is written.
+        BadReport: it is not a report, or was cut off; nothing is written.
     """
     report = read_whole(folder / "report.jsonl")
     for name, way in WAYS.items():

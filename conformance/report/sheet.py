@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from conformance.judge.changes import CHANGED, CHANGES, FIXED, REGRESSED, UNCHANGED, Change
+from conformance.judge.changes import (
+    CHANGED,
+    CHANGES,
+    FIXED,
+    INCOMPARABLE,
+    REGRESSED,
+    UNCHANGED,
+    Change,
+)
 from conformance.report.change_table import told_by
 from conformance.report.stored_run import Report
 from conformance.report.tally import ORDER, concerned, status_of
-from conformance.results.records import Result
+from conformance.results.impacts import IMPACTS, gravest, rank
+from conformance.results.records import DIVERGE, ERROR, Result
 
 ACCEPTED = "accepted"
 
@@ -54,8 +63,13 @@ class Column:
 
     @property
     def accepted(self) -> int:
-        """How many changes somebody lives with."""
+        """How many changes are accepted."""
         return sum(isinstance(e, Change) and bool(e.accepted) for e in self.entries.values())
+
+    def impacts(self) -> list[tuple[str, int]]:
+        """Impact to the number of cases of which it is the gravest, where there are some."""
+        count = Counter(entry.impact for entry in self.entries.values())
+        return [(impact, count[impact]) for impact in IMPACTS if count[impact]]
 
     def counts_of(self, clause: str) -> list[tuple[str, int]]:
         """The same, of what the cases say of one clause."""
@@ -69,6 +83,8 @@ class Column:
             yield self.token(word_of(entry))
             if isinstance(entry, Change) and entry.accepted:
                 yield self.token(ACCEPTED)
+            if entry.impact in IMPACTS:
+                yield self.token(entry.impact)
 
     def tokens_of(self, case: str, clause: str) -> Iterator[str]:
         """What the case says of the clause in this column."""
@@ -92,6 +108,23 @@ def columns(report: Report) -> list[Column]:
 def cases(sheet: list[Column]) -> list[str]:
     """Every case of any column, in the order of the catalogue."""
     return list(dict.fromkeys(case for column in reversed(sheet) for case in column.entries))
+
+
+def impact_of_case(case: str, sheet: list[Column]) -> str | None:
+    """The gravest impact that the case has in any column."""
+    entries = (column.entries.get(case) for column in sheet)
+    return gravest(entry.impact for entry in entries if entry is not None and entry.impact)
+
+
+def by_gravity(sheet: list[Column]) -> list[str]:
+    """Every case: those without a verdict, then by impact, the unexpected before the known."""
+
+    def key(case: str) -> tuple[bool, int, bool]:
+        words = {word_of(each.entries[case]) for each in sheet if case in each.entries}
+        settled = not words & {ERROR, INCOMPARABLE}
+        return settled, rank(impact_of_case(case, sheet)), not words & {DIVERGE, REGRESSED}
+
+    return sorted(cases(sheet), key=key)
 
 
 def clauses_of(case: str, sheet: list[Column]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A report as every rendering reads it: from its file alone, and only if it is whole."""
+"""A report as every rendering reads it: from its file alone, and only if it is complete."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_whole(path: Path) -> Report:
 
     Raises:
         OSError: it cannot be read.
-        BadReport: it is none, was cut off, or has a record of another form.
+        BadReport: it is not a report, was cut off, or has a record of another form.
     """
     records = read_report(path)
     try:

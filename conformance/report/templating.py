@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
 
 from conformance.results.text import plain
 
@@ -15,6 +17,15 @@ def text(name: str) -> str:
     return files(__package__).joinpath("templates", name).read_text("utf-8")
 
 
+def rich(value: str) -> Markup:
+    """Text in which `code` is code, and nothing else is markup."""
+    parts = re.split(r"`([^`]+)`", plain(value))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
+
+
 @cache
 def template(name: str) -> Template:
     """A template in which all that is filled in is escaped, and nothing may be left undefined."""
@@ -22,5 +33,6 @@ def template(name: str) -> Template:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["plain"] = plain
+    environment.filters["rich"] = rich
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return environment.from_string(text(name))

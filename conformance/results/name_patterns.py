@@ -25,7 +25,7 @@ def grouped(names: Iterable[str]) -> list[str]:
 
 
 def _range(numbers: Iterable[int]) -> str:
-    """`{0..31}` for what is whole, `{0..3,7}` for what has gaps, `4` for a single one."""
+    """`{0..31}` without gaps, `{0..3,7}` with gaps, `4` for a single number."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:

@@ -6,9 +6,11 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TextIO
+
+from conformance.results.impacts import gravest, of_kind
 
 SCHEMA = 1
 
@@ -69,7 +71,9 @@ class Observation:
 class Divergence:
     """One difference between what a loader left and what the specification says.
 
-    `clause` is the clause it breaks, `detail` the numbers that explain it, once known.
+    `clause` is the clause it breaks, `detail` the numbers that explain it, once known; `impact`
+    what it does to its user, `deviation` the id of the known deviation that accounts for it; both
+    are empty until the result is classified.
     """
 
     kind: str
@@ -78,11 +82,45 @@ class Divergence:
     actual: Any
     clause: str = ""
     detail: str = ""
+    impact: str = ""
+    deviation: str = ""
+
+
+@dataclass(frozen=True)
+class KnownDeviation:
+    """A known deviation as it was when a run was made.
+
+    Attributes:
+        id, clause: its name, and the clause it breaks; the clause is empty in an old report.
+        impact: what it does to its user, one of `IMPACTS`.
+        reason: what happens, in the release that was judged.
+        upstream: the thread about it; "none found" if there is none.
+    """
+
+    id: str
+    clause: str
+    impact: str
+    reason: str
+    upstream: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict on one case."""
+    """The verdict on one case.
+
+    Attributes:
+        case, clauses, input_class: the case, what it checks, and whether its input is valid.
+        target: the environment.
+        status: one of `agree`, `diverge`, `known`, `skip`, `error`.
+        divergences: what differs.
+        deviation: the ids of the known deviations, joined; None if it is not `known`.
+        reason: of the first of them; or why there is no verdict.
+        digest: of what the load left.
+        seconds: that it took.
+        rerun: the line that reruns just this case.
+        impact: the gravest of its divergences; None if there are none.
+        deviations: the known deviations that account for its divergences.
+    """
 
     case: str
     clauses: tuple[str, ...]
@@ -95,6 +133,8 @@ class Result:
     digest: str = ""
     seconds: float = 0.0
     rerun: str = ""
+    impact: str | None = None
+    deviations: tuple[KnownDeviation, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The line of `report.jsonl`."""
@@ -102,17 +142,51 @@ class Result:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Result:
-        """A result that was written as a line of `report.jsonl`."""
-        return cls(**fields_of(record))
+        """A result that was written as a line of `report.jsonl`, by this version or another."""
+        return cls(**fields_of(cls, record))
 
 
-def fields_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a line of `report.jsonl` as the dataclass has them: tuples, and divergences."""
-    fields = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+def fields_of(form: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a line of `report.jsonl` as the dataclass `form` has them.
+
+    A field that `form` does not have was added by a later version, and is left out. A line of an
+    earlier one has neither impact nor a list of deviations: both follow from what it has.
+    """
+    record = {
+        "deviations": _named(record.get("deviation"), record.get("reason", "")),
+        "impact": gravest(of_kind(each["kind"]) for each in record["divergences"]),
+        **record,
     }
-    del fields["record"]
-    return {**fields, "divergences": tuple(Divergence(**each) for each in record["divergences"])}
+    kept = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in _known_to(form, record).items()
+    }
+    kept["divergences"] = tuple(
+        Divergence(**_known_to(Divergence, {"impact": of_kind(each["kind"]), **each}))
+        for each in record["divergences"]
+    )
+    kept["deviations"] = tuple(
+        KnownDeviation(**_known_to(KnownDeviation, each)) for each in record["deviations"]
+    )
+    return kept
+
+
+def _known_to(form: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(form)}
+    return {name: value for name, value in record.items() if name in names}
+
+
+def _named(deviation: str | None, reason: str) -> list[dict[str, str]]:
+    """The deviations of an earlier version's line, which has their ids and the first one's reason.
+
+    Their impact is not known, so it is that of what they account for.
+    """
+    names = deviation.split(", ") if deviation else []
+    return [
+        {"id": name, "clause": "", "impact": "", "reason": reason if number == 0 else ""}
+        | {"upstream": ""}
+        for number, name in enumerate(names)
+    ]
 
 
 class Recorder:
@@ -163,7 +237,7 @@ def finite(value: Any) -> Any:
 
 
 class BadReport(ValueError):
-    """A file is no report, or a truncated one."""
+    """A file is not a report, or a truncated one."""
 
 
 def read_report(path: Path) -> list[dict[str, Any]]:
@@ -175,9 +249,9 @@ def read_report(path: Path) -> list[dict[str, Any]]:
     try:
         records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     except ValueError as cause:
-        raise BadReport(f"{path} is no report: {cause}") from cause
+        raise BadReport(f"{path} is not a report: {cause}") from cause
     if not all(isinstance(record, dict) for record in records):
-        raise BadReport(f"{path} has a line that is no record")
+        raise BadReport(f"{path} has a line that is not a record")
     if not records or records[0].get("record") != "header":
         raise BadReport(f"{path} has no header")
     if records[0].get("schema") != SCHEMA:

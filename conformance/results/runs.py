@@ -41,7 +41,7 @@ RENDERINGS = ("report.html", "junit.xml", "badge.svg")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whenever the process is killed."""
+    """Write a file completely or not at all, even if the process is killed."""
     fresh = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         fresh.write_text(text, "utf-8")

@@ -6,9 +6,11 @@
   const form = byId("filters"), panel = byId("panel");
   const rows = [...byId("list").tBodies[0].rows].map((row) => {
     const id = row.cells[0].textContent;
-    const text = `${id} ${row.cells[1].textContent} ${row.dataset.text}`.toLowerCase();
-    return { row, id, text, stage: row.dataset.stage, tokens: row.dataset.tokens.split(" ") };
+    const text = `${id} ${row.cells[1].textContent} ${row.dataset.deviations}`.toLowerCase();
+    const [tokens, deviations] = [row.dataset.tokens, row.dataset.deviations].map((each) => each.split(" "));
+    return { row, id, text, stage: row.dataset.stage, tokens, deviations };
   });
+  const byImpact = [...rows], place = new Map(Object.keys(data.cases).map((id, index) => [id, index]));
 
   // --- filters ---
 
@@ -17,12 +19,15 @@
     return Boolean(says)
       && (!wanted.token || says.includes(wanted.token)
         || (wanted.token.endsWith("=accepted") && item.tokens.includes(wanted.token)))
+      && (!wanted.impact || item.tokens.includes(wanted.impact))
+      && (!wanted.deviation || item.deviations.includes(wanted.deviation))
       && (!wanted.stage || item.stage === wanted.stage)
       && wanted.text.toLowerCase().split(/\s+/).every((word) => item.text.includes(word));
   }
 
   function filter() {
     const wanted = Object.fromEntries(new FormData(form));
+    order(wanted.order);
     let shown = 0;
     for (const item of rows) {
       item.row.hidden = !fits(item, wanted);
@@ -34,10 +39,27 @@
     byId("statement").replaceChildren(...(clause ? statement(wanted.clause) : []));
   }
 
-  function find(token, clause) {
+  /** The rows by impact, as the page has them, or stage by stage. */
+  let ordered = "impact";
+  function order(name) {
+    if (name === ordered) return;
+    ordered = name;
+    rows.splice(0, rows.length, ...byImpact);
+    if (name === "stage") rows.sort((a, b) => place.get(a.id) - place.get(b.id));
+    byId("list").tBodies[0].append(...rows.map((item) => item.row));
+  }
+
+  function find({ token = "", clause = "", deviation = "", unexpected = "" }) {
+    const kept = form.elements.order.value;
     form.reset();
+    form.elements.order.value = kept;
+    if (unexpected) token = `${unexpected.split("=")[0]}=diverge`;
+    const isImpact = Object.hasOwn(data.impacts, token.split("=")[1] || "");
+    form.elements.impact.value = isImpact ? token : unexpected;
+    if (isImpact) token = "";
     form.elements.token.value = token;
-    form.elements.clause.value = clause || "";
+    form.elements.clause.value = clause;
+    form.elements.deviation.value = deviation;
     // Of one clause a case may say what no case as a whole is; the list of verdicts then lacks it.
     if (form.elements.token.value !== token) {
       const [column, word] = token.split("=");
@@ -64,7 +86,7 @@
   const quiet = (text) => h("span", { class: "quiet" }, text);
 
   function statement(id) {
-    const [level, title, words, source] = data.clauses[id] || ["", "no clause any more", "", ""];
+    const [level, title, words, source] = data.clauses[id] || ["", "a clause that no longer exists", "", ""];
     return [h("strong", {}, `${id} ${title} `), quiet(level), h("br"), ...rich(words), " ",
       h("span", { class: "quiet" }, "Source: ", ...rich(source))];
   }
@@ -95,11 +117,15 @@
       count > 1 ? quiet(` (${count}${first ? "; the values are those of the first" : ""})`) : "", list);
   }
 
-  function deviation(id) {
-    const [clause, reason, upstream] = data.deviations[id] || ["", "an entry that is gone", ""];
-    return h("div", { class: "deviation" }, h("strong", {}, `known deviation ${id} `), quiet(clause),
-      h("br"), ...rich(reason), h("br"),
+  function deviation(number) {
+    const [id, clause, impact, reason, upstream] = data.deviations[number];
+    return h("div", { class: "deviation" }, h("strong", {}, `known deviation ${id} `), quiet(clause), " ",
+      impactOf(impact), h("br"), ...rich(reason), h("br"),
       h("span", { class: "quiet" }, "Upstream: ", ...rich(upstream || "none found")));
+  }
+
+  function impactOf(name) {
+    return name ? h("span", { class: `impact ${name}`, title: data.impacts[name] || "" }, name) : "";
   }
 
   function section(key, entry) {
@@ -113,7 +139,7 @@
       entry.defaults && `${entry.defaults} fields or buffers that only one of the two has`,
     ];
     return [
-      h("h3", {}, sign(entry.word), ` ${step ? "" : "in "}${name} `, quiet(seconds)),
+      h("h3", {}, sign(entry.word), ` ${step ? "" : "in "}${name} `, impactOf(entry.impact), " ", quiet(seconds)),
       ...lines.filter(Boolean).map((line) => h("p", {}, line)),
       ...(step ? [] : (entry.deviations || []).map(deviation)),
       ...(entry.found || []).map((number) => found(number, labels)),
@@ -138,7 +164,7 @@
     return { previous: shown[place - 1], next: place < 0 ? undefined : shown[place + 1], place, shown };
   }
 
-  /** The clauses with news in full, the others folded. */
+  /** The clauses that the case breaks or changes in full, the others folded. */
   function promises(detail) {
     const words = (id) => h("p", { class: "clause" }, ...statement(id));
     const calm = (id) => detail.says[id].every((token) => /=(agree|unchanged)$/.test(token));
@@ -188,7 +214,7 @@
   form.addEventListener("reset", () => setTimeout(filter));
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button.find");
-    if (button) find(button.dataset.token, button.dataset.clause);
+    if (button) find(button.dataset);
     if (event.target === panel) panel.close();
   });
   byId("close").addEventListener("click", () => panel.close());

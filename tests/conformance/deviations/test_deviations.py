@@ -11,31 +11,52 @@ import pytest
 
 from conformance.cases.case import Case
 from conformance.commands import check as check_module
-from conformance.deviations import Deviation, known, stale
+from conformance.deviations import Deviation, Range, deviation, deviations, known, stale
 from conformance.judge import verdict
 from conformance.judge.session import Session, judge
 from conformance.mutants import MUTANTS
-from conformance.results.records import AGREE, DIVERGE, KNOWN, Divergence, Result, read_report
+from conformance.results.impacts import IMPACTS, counted, gravest
+from conformance.results.records import (
+    AGREE,
+    DIVERGE,
+    KNOWN,
+    Divergence,
+    KnownDeviation,
+    Result,
+    read_report,
+)
 
-LOST = Deviation(
-    id="buffer-lost",
+
+def entry(
+    name: str,
+    cases: tuple[str, ...],
+    kinds: tuple[str, ...],
+    releases: str = ">=4",
+    reason: str = "It was so once.",
+    **more: Any,
+) -> Deviation:
+    """A deviation of one range."""
+    where = more.pop("where", ())
+    within = Range(releases, cases, kinds, reason, where)
+    return Deviation(
+        **{"clause": "RES-1", "impact": "report"} | more, id=name, reason=reason, ranges=(within,)
+    )
+
+
+LOST = entry(
+    "buffer-lost",
+    ("ini/one", "ini/two"),
+    ("values", "output"),
+    ">=5.0,<5.9",
+    "It is lost.",
     clause="INI-2",
-    cases=("ini/one", "ini/two"),
-    kinds=("values", "output"),
+    impact="wrong-model",
     where=("scale", "hidden_states.*"),
-    releases=">=5.0,<5.9",
-    reason="It is lost.",
-    upstream="none found",
 )
-FROZEN = Deviation(
-    id="frozen",
-    clause="INI-3",
-    cases=("ini/one",),
-    kinds=("requires_grad",),
-    releases=">=4.47",
-    reason="It is frozen.",
-    upstream="none found",
+FROZEN = entry(
+    "frozen", ("ini/one",), ("requires_grad",), ">=4.47", "It is frozen.", clause="INI-3"
 )
+(LOSES,), (FREEZES,) = LOST.ranges, FROZEN.ranges
 
 
 def divergence(kind: str, where: str) -> Divergence:
@@ -59,12 +80,12 @@ def divergence(kind: str, where: str) -> Divergence:
 def test_a_deviation_covers_its_kinds_at_its_places_and_no_more(
     kind: str, where: str, covered: bool
 ) -> None:
-    assert LOST.covers(divergence(kind, where)) is covered
+    assert LOSES.covers(divergence(kind, where)) is covered
 
 
 def test_without_places_it_covers_every_place_of_its_kinds() -> None:
-    assert FROZEN.covers(divergence("requires_grad", "anything at all"))
-    assert not FROZEN.covers(divergence("values", "anything at all"))
+    assert FREEZES.covers(divergence("requires_grad", "anything at all"))
+    assert not FREEZES.covers(divergence("values", "anything at all"))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +101,8 @@ def test_without_places_it_covers_every_place_of_its_kinds() -> None:
     ],
 )
 def test_a_deviation_concerns_its_releases(release: str, concerned: bool) -> None:
-    assert LOST.concerns("ini/one", release) is concerned
-    assert not LOST.concerns("ini/three", release)
+    assert LOSES.concerns("ini/one", release) is concerned
+    assert not LOSES.concerns("ini/three", release)
 
 
 BUFFER, GRADIENT = divergence("values", "scale"), divergence("requires_grad", "embedding")
@@ -90,8 +111,9 @@ BUFFER, GRADIENT = divergence("values", "scale"), divergence("requires_grad", "e
 def test_every_divergence_must_be_accounted_for() -> None:
     both = [LOST, FROZEN]
 
-    assert known([BUFFER], "ini/one", "5.1.0", both) == (LOST,)
-    assert known([BUFFER, GRADIENT, BUFFER], "ini/one", "5.1.0", both) == (LOST, FROZEN)
+    lost, frozen = LOST.seen(LOSES), FROZEN.seen(FREEZES)
+    assert known([BUFFER], "ini/one", "5.1.0", both) == (lost,)
+    assert known([BUFFER, GRADIENT, BUFFER], "ini/one", "5.1.0", both) == (lost, frozen, lost)
     assert known([BUFFER, divergence("tie", "head")], "ini/one", "5.1.0", both) is None
     assert known([BUFFER, GRADIENT], "ini/one", "5.1.0", [LOST]) is None
     assert known([BUFFER, GRADIENT], "ini/two", "5.1.0", both) is None, "FROZEN is not of ini/two"
@@ -129,7 +151,7 @@ def test_a_case_that_does_not_exist_is_stale_in_any_release(release: str) -> Non
 
 # --- globs, for what changes in every case ---
 
-LISTS = replace(FROZEN, id="lists", cases=("ini/*",), kinds=("config",))
+LISTS = entry("lists", ("ini/*",), ("config",), ">=4.47")
 
 
 def known_by(case: str, *deviations: str) -> Result:
@@ -137,9 +159,10 @@ def known_by(case: str, *deviations: str) -> Result:
 
 
 def test_a_glob_concerns_every_case_it_matches_and_no_other() -> None:
-    assert LISTS.concerns("ini/anything", "5.1.0")
-    assert not LISTS.concerns("tie/ini", "5.1.0")
-    assert not LISTS.concerns("ini/anything", "4.46")
+    (within,) = LISTS.ranges
+    assert within.concerns("ini/anything", "5.1.0")
+    assert not within.concerns("tie/ini", "5.1.0")
+    assert not within.concerns("ini/anything", "4.46")
 
 
 @pytest.mark.parametrize(
@@ -165,19 +188,88 @@ def test_a_glob_that_matches_no_case_is_stale() -> None:
     ]
 
 
+# --- several ranges of one deviation, as the TOML files have them ---
+
+TWO_RANGES: dict[str, Any] = {
+    "id": "twice",
+    "clause": "MIS-2",
+    "impact": "resources",
+    "kinds": ["state"],
+    "reason": "Both are initialised.",
+    "in": [
+        {"releases": "==4.57.*", "cases": ["tie/neither", "tie/both"]},
+        {"releases": "==5.8.*", "cases": ["tie/neither"], "reason": "One is initialised twice."},
+    ],
+}
+
+
+def test_a_range_takes_from_its_entry_what_it_leaves_out() -> None:
+    twice = deviation(TWO_RANGES)
+    first, second = twice.ranges
+
+    assert (first.kinds, first.reason) == (("state",), "Both are initialised.")
+    assert (second.kinds, second.reason) == (("state",), "One is initialised twice.")
+    assert twice.releases == "==4.57.* or ==5.8.*"
+    assert twice.cases == ("tie/neither", "tie/both")
+    assert twice.upstream == "none found"
+    drawn = [divergence("state", "rng")]
+    told = {
+        (case, release): known(drawn, case, release, [twice])
+        for case in ("tie/neither", "tie/both")
+        for release in ("4.57.6", "5.8.1", "5.9.0")
+    }
+    assert {place for place, found in told.items() if found} == {
+        ("tie/neither", "4.57.6"),
+        ("tie/both", "4.57.6"),
+        ("tie/neither", "5.8.1"),
+    }
+    (seen,) = told["tie/neither", "5.8.1"] or ()
+    assert seen.reason == "One is initialised twice."
+
+
+def test_a_range_is_stale_by_itself() -> None:
+    catalogue = ["tie/neither", "tie/both"]
+    judged = [result(case, AGREE) for case in catalogue]
+
+    assert stale(judged, "5.8.1", catalogue, [deviation(TWO_RANGES)]) == [
+        "twice names tie/neither, which agrees in 5.8.1"
+    ]
+
+
+def test_an_impact_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice: there is no impact 'harmless'"):
+        deviation(TWO_RANGES | {"impact": "harmless"})
+
+
+def test_no_two_entries_tell_the_same_of_one_clause() -> None:
+    """What differs from release to release is a range of one entry, and no twin beside it."""
+    told = [(each.clause, each.impact, each.reason) for each in deviations()]
+    assert len(set(told)) == len(told)
+
+
+# --- impacts ---
+
+
+def test_the_gravest_impact_counts() -> None:
+    assert gravest(["report", "fails", "resources"]) == "fails"
+    assert gravest([]) is None
+    assert [gravest([name, "report"]) for name in IMPACTS] == list(IMPACTS)
+
+
+def test_impacts_are_counted_in_words_gravest_first() -> None:
+    seen = ["report", "unsafe", "wrong-model", "report", None]
+    assert counted(seen) == "1 can give a wrong model, 1 unsafe, 2 report"
+
+
 # --- in a run ---
 
-AGREEING = Deviation(
-    "never-true", "RES-1", ("res/single",), ("values",), ">=4", "It was so once.", "none found"
-)
-MISSPELT = Deviation(
-    "misspelt", "RES-1", ("res/singel",), ("values",), ">=4", "It was so once.", "none found"
-)
+AGREEING = entry("never-true", ("res/single",), ("values",))
+MISSPELT = entry("misspelt", ("res/singel",), ("values",))
 
 
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Put other entries in the place of `deviations.toml`."""
+    """Put other entries in the place of the TOML files."""
 
     def put(*entries: Deviation) -> None:
         monkeypatch.setattr(check_module, "deviations", lambda: entries)
@@ -187,18 +279,18 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize("entry", [AGREEING, MISSPELT], ids=lambda entry: entry.id)
+@pytest.mark.parametrize("wrong", [AGREEING, MISSPELT], ids=lambda wrong: wrong.id)
 def test_a_stale_entry_makes_the_exit_code_3_and_is_named(
-    entry: Deviation,
+    wrong: Deviation,
     listed: Callable[..., None],
     case: Callable[[str], Case],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    listed(entry)
+    listed(wrong)
 
     assert check_module.check([case("res/single")], "stock", tmp_path) == 3
-    assert f"stale deviation: {entry.id} names" in capsys.readouterr().out
+    assert f"stale deviation: {wrong.id} names" in capsys.readouterr().out
     assert read_report(tmp_path / "report.jsonl")[-1]["exit_code"] == 3
 
 
@@ -215,26 +307,27 @@ def test_a_divergence_is_known_only_as_the_list_says(
     listed: Callable[..., None], case: Callable[[str], Case], judging: Callable[..., Session]
 ) -> None:
     trains = judging(MUTANTS["left_in_train_mode"].loader)
-    pinned: dict[str, Any] = {"releases": ">=4", "reason": "So it is.", "upstream": "none found"}
+    pinned: dict[str, Any] = {"reason": "So it is.", "clause": "OUT-4", "impact": "unsafe"}
 
-    listed(Deviation("trains", "OUT-4", ("res/single",), ("training",), **pinned))
+    listed(entry("trains", ("res/single",), ("training",), **pinned))
     forgiven = judge(case("res/single"), trains)
-    listed(Deviation("trains", "OUT-4", ("res/single",), ("training",), where=("model",), **pinned))
+    listed(entry("trains", ("res/single",), ("training",), where=("model",), **pinned))
     told = judge(case("res/single"), trains)
 
     assert (forgiven.status, forgiven.deviation) == (KNOWN, "trains")
     assert forgiven.reason == "So it is."
-    assert (told.status, told.deviation) == (DIVERGE, None)
+    assert forgiven.deviations == (
+        KnownDeviation("trains", "OUT-4", "unsafe", "So it is.", "none found"),
+    )
+    assert (told.status, told.deviation, told.deviations) == (DIVERGE, None, ())
+    # The deviation's own impact, else the default of the kind.
+    assert (forgiven.impact, told.impact) == ("unsafe", "wrong-model")
 
 
 def test_the_reference_is_forgiven_nothing(
     listed: Callable[..., None], case: Callable[[str], Case], judging: Callable[..., Session]
 ) -> None:
-    listed(
-        Deviation(
-            "trains", "OUT-4", ("res/single",), ("training",), ">=4", "So it is.", "none found"
-        )
-    )
+    listed(entry("trains", ("res/single",), ("training",), clause="OUT-4"))
     session = replace(judging(MUTANTS["left_in_train_mode"].loader), loader_name="reference")
 
     assert judge(case("res/single"), session).status == DIVERGE

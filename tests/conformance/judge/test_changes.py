@@ -295,7 +295,7 @@ def test_the_file_of_accepted_changes(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[[accept]", "is no TOML"),
+        ("[[accept]", "is not TOML"),
         ('[[accept]]\ncase = "a"\n', "number 1 lacks reason"),
         ('[[accept]]\ncase = "a"\nreason = "b"\ncases = "c"\n', "unknown field cases"),
     ],

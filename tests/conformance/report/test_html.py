@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,18 @@ from typing import Any
 import pytest
 
 from conformance.cli import main
-from conformance.deviations import deviations
 from conformance.judge.changes import CHANGED, FIXED, REGRESSED, UNCHANGED, Change
 from conformance.report.html import page
 from conformance.report.renderings import render
 from conformance.report.stored_run import read_whole
+from conformance.results.impacts import IMPACTS
 from conformance.results.records import (
     AGREE,
     DIVERGE,
     ERROR,
     KNOWN,
     Divergence,
+    KnownDeviation,
     Result,
     read_report,
 )
@@ -84,6 +86,17 @@ def divergence(where: str = "lm_head.weight", kind: str = "dtype", **more: Any) 
     )
 
 
+# Not as the list has it today: a report shows what was known when the run was made.
+LISTS = KnownDeviation("lists-for-sets", "INF-1", "report", "A list it is.", "https://x.example/1")
+
+SEEN: dict[str, Any] = {
+    "deviation": LISTS.id,
+    "reason": LISTS.reason,
+    "deviations": (LISTS,),
+    "impact": LISTS.impact,
+}
+
+
 def result(case: str, status: str, target: str = NEW, **more: Any) -> Result:
     return Result(case, ("DTY-1", "TIE-3"), "valid", target, status, rerun=f"rerun {case}", **more)
 
@@ -99,13 +112,13 @@ def mixed(reported: Callable[..., Path]) -> Path:
     results = [
         *(result(f"dty/{n}", AGREE, OLD) for n in "abc"),
         result("tie/d", DIVERGE, OLD, divergences=broken),
-        result("dty/a", DIVERGE, divergences=broken),
-        result("dty/b", KNOWN, divergences=broken, deviation="lists-for-sets", reason="so it is"),
+        result("dty/a", DIVERGE, divergences=broken, impact="wrong-model"),
+        result("dty/b", KNOWN, divergences=broken, **SEEN),
         result("dty/c", ERROR, reason="killed"),
         result("tie/d", AGREE),
     ]
     changes = [
-        change("dty/a", REGRESSED, divergences=broken, regressed=("DTY-1",)),
+        change("dty/a", REGRESSED, divergences=broken, regressed=("DTY-1",), impact="wrong-model"),
         change("dty/b", REGRESSED, divergences=broken, regressed=("DTY-1",), accepted="we know"),
         change("dty/c", "incomparable", reason="killed"),
         change("tie/d", FIXED, divergences=broken, fixed=("DTY-1",)),
@@ -135,6 +148,8 @@ def test_the_counts_are_those_of_the_records(mixed: Path) -> None:
         word: n for token, n in counts.items() for c, _, word in [token.partition("=")] if c == "c0"
     }
     accepted = told.pop("accepted")
+    impacts = {word: told.pop(word) for word in list(told) if word in IMPACTS}
+    assert impacts == {"wrong-model": 1}
     assert told == records[-1]["summary"]
     assert accepted == 1
     for column, target in (("s0", OLD), ("s1", NEW)):
@@ -171,9 +186,9 @@ def test_every_case_is_there(mixed: Path) -> None:
     found = rendered(mixed)
     cases = ["dty/a", "dty/b", "dty/c", "tie/d"]
     assert list(found.data["cases"]) == cases
-    assert [row["href"] for row in found.having("a") if "#case=" in str(row["href"])] == [
-        f"#case={case}" for case in cases
-    ]
+    links = [row["href"] for row in found.having("a") if "#case=" in str(row["href"])]
+    # No verdict, then a wrong model, then the report; what has no impact at the end.
+    assert links == [f"#case={case}" for case in ("dty/c", "dty/a", "dty/b", "tie/d")]
     assert all(set(each["in"]) == {"c0", "s0", "s1"} for each in found.data["cases"].values())
 
 
@@ -187,8 +202,62 @@ def test_the_panel_has_what_decides(mixed: Path) -> None:
     assert (clause, kind, expected, actual, count) == ("DTY-1", "dtype", "a", "b", 2)
     assert names == ["lm_head.weight", "model.norm.weight"]
     assert data["clauses"]["DTY-1"][2] == clauses()["DTY-1"].statement
-    known = next(each for each in deviations() if each.id == "lists-for-sets")
-    assert data["deviations"] == {known.id: [known.clause, known.reason, known.upstream]}
+    (number,) = case["in"]["s1"]["deviations"]
+    assert data["deviations"][number] == [
+        *(LISTS.id, LISTS.clause, LISTS.impact, LISTS.reason, LISTS.upstream)
+    ]
+    assert case["in"]["s1"]["impact"] == "report"
+    assert "reason" not in case["in"]["s1"], "the deviation tells it"
+
+
+def test_one_deviation_with_two_reasons_has_both(reported: Callable[..., Path]) -> None:
+    """Two releases may show it in two ways."""
+    other = replace(LISTS, reason="A tuple it is.")
+    results = [
+        result("dty/b", KNOWN, OLD, divergences=(divergence(),), **SEEN),
+        result("dty/b", KNOWN, NEW, divergences=(divergence(),), **SEEN | {"deviations": (other,)}),
+    ]
+    data = rendered(reported(results, [change("dty/b", UNCHANGED)])).data
+    reasons = {
+        key: [data["deviations"][n][3] for n in entry.get("deviations", ())]
+        for key, entry in data["cases"]["dty/b"]["in"].items()
+    }
+    assert reasons == {"c0": [], "s0": ["A list it is."], "s1": ["A tuple it is."]}
+
+
+def test_a_check_says_first_what_can_go_wrong(reported: Callable[..., Path]) -> None:
+    wrong = KnownDeviation("lost", "INI-2", "wrong-model", "A `buffer` is lost.", "none found")
+    one = (divergence(),)
+    results = [
+        result("dty/a", KNOWN, divergences=one, **SEEN),
+        result("dty/b", KNOWN, divergences=one, deviations=(wrong, LISTS), impact="wrong-model"),
+        result("dty/c", DIVERGE, divergences=one, impact="report"),
+        result("dty/d", AGREE),
+    ]
+    folder = reported(results, targets=(NEW,))
+    text, found = page(read_whole(folder / "report.jsonl")), rendered(folder)
+
+    buttons = [each for each in found.having("button") if "data-deviation" in each]
+    assert [(each["data-deviation"], str(each["aria-label"]).split()[0]) for each in buttons] == [
+        ("lost", "1"),
+        ("lists-for-sets", "2"),
+    ]
+    (unexpected,) = [each for each in found.having("button") if "data-unexpected" in each]
+    assert unexpected["data-unexpected"] == "s0=report"
+    assert "A <code>buffer</code> is lost." in text
+    assert found.having("a", href=LISTS.upstream)
+    options = [each["value"] for each in found.having("option")]
+    assert {"lost", "lists-for-sets", "s0=wrong-model", "s0=report"} <= set(options)
+    rows = [row for row in found.having("tr") if "data-tokens" in row]
+    for button in buttons:
+        held = [str(row["data-deviations"]).split() for row in rows]
+        told = int(str(button["aria-label"]).split()[0])
+        assert sum(button["data-deviation"] in names for names in held) == told
+
+
+def test_a_check_that_agrees_has_nothing_to_fear(reported: Callable[..., Path]) -> None:
+    text = page(read_whole(reported([result("dty/a", AGREE)], targets=(NEW,)) / "report.jsonl"))
+    assert "What can go wrong" not in text
 
 
 def test_tensors_of_one_pattern_are_one_line(reported: Callable[..., Path]) -> None:
@@ -224,9 +293,10 @@ def test_a_name_is_never_markup(hostile: str, reported: Callable[..., Path]) -> 
     bad = divergence(
         hostile, kind="values", expected=hostile, actual={hostile: hostile}, detail=hostile
     )
-    more = {"divergences": (bad,), "reason": hostile}
+    more = {"divergences": (bad,), "reason": hostile, "impact": hostile}
+    known = (KnownDeviation(*[hostile] * 5),)
     results = [
-        result(f"own/{hostile}", DIVERGE, hostile, deviation=hostile, **more),
+        result(f"own/{hostile}", DIVERGE, hostile, deviation=hostile, deviations=known, **more),
         result(f"own/{hostile}", ERROR, "other", **more),
     ]
     changes = [
@@ -359,7 +429,7 @@ def test_a_file_is_there_whole_or_not_at_all(
 def test_a_clause_or_deviation_that_is_gone_is_told(reported: Callable[..., Path]) -> None:
     gone = result("dty/a", KNOWN, divergences=(divergence(clause="DTY-999"),), deviation="gone")
     folder = reported([gone], targets=(NEW,))
-    assert "a clause that is gone" in page(read_whole(folder / "report.jsonl"))
+    assert "a clause that no longer exists" in page(read_whole(folder / "report.jsonl"))
     render(folder)
 
 

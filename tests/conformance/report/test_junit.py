@@ -23,7 +23,7 @@ from conformance.report.badge import badge
 from conformance.report.junit import junit
 from conformance.report.stored_run import read_whole
 from conformance.results.records import AGREE, KNOWN
-from tests.conformance.report.test_html import HOSTILE, NEW, OLD, change, divergence, result
+from tests.conformance.report.test_html import HOSTILE, NEW, OLD, SEEN, change, divergence, result
 
 
 def suites(folder: Path) -> list[ElementTree.Element]:
@@ -57,10 +57,12 @@ def test_every_change_is_a_test_case(reported: Callable[..., Path]) -> None:
 
 
 def test_a_failure_says_what_and_how_to_see_it_again(reported: Callable[..., Path]) -> None:
-    found = change("dty/a", REGRESSED, divergences=(divergence(),), regressed=("DTY-1",))
+    more = {"divergences": (divergence(),), "impact": "wrong-model"}
+    found = change("dty/a", REGRESSED, regressed=("DTY-1",), **more)
     ((case,),) = suites(reported([result("dty/a", AGREE)], [found]))
     (failure,) = case
     assert failure.get("message") == "regressed: DTY-1"
+    assert failure.get("type") == "wrong-model"
     assert "dtype of lm_head.weight: a → b" in (failure.text or "")
     assert "rerun: rerun dty/a" in (failure.text or "")
 
@@ -77,6 +79,16 @@ def test_a_known_deviation_that_is_news_fails_all_the_same(reported: Callable[..
     more = {"divergences": (divergence(),), "deviation": "some-id"}
     ((case,),) = suites(reported([result("dty/a", AGREE)], [change("dty/a", REGRESSED, **more)]))
     assert [each.tag for each in case] == ["failure", "system-out"]
+
+
+def test_a_known_deviation_of_a_check_says_what_it_does_and_where_it_is_told(
+    reported: Callable[..., Path],
+) -> None:
+    seen = result("dty/a", KNOWN, divergences=(divergence(),), **SEEN)
+    (case,) = suites(reported([seen], targets=(NEW,)))
+    assert case.findtext("system-out") == (
+        "known deviation lists-for-sets (report): A list it is. https://x.example/1"
+    )
 
 
 def test_each_step_is_a_suite(reported: Callable[..., Path]) -> None:
@@ -109,6 +121,17 @@ def test_the_badge_counts_and_takes_the_colour_of_the_exit_code(
     root = ElementTree.fromstring(text)
     assert root.get("aria-label") == "conformance: 2 cases, 1 known"
     assert colour in text
+
+
+def test_the_badge_says_the_gravest_impact(reported: Callable[..., Path]) -> None:
+    results = [
+        *(result(f"dty/{name}", KNOWN, impact="fails") for name in "ab"),
+        result("dty/c", KNOWN, impact="report"),
+    ]
+    root = ElementTree.fromstring(
+        badge(read_whole(reported(results, targets=(NEW,)) / "report.jsonl"))
+    )
+    assert root.get("aria-label") == "conformance: 3 cases, 3 known, 2 fails"
 
 
 def test_the_badge_of_a_comparison_counts_changes(reported: Callable[..., Path]) -> None:

@@ -11,9 +11,18 @@ from markdown_it import MarkdownIt
 from conformance.judge.changes import CHANGED, FIXED, REGRESSED, UNCHANGED, Change
 from conformance.report.markdown import MOST_BYTES, code, comment
 from conformance.report.stored_run import read_whole
-from conformance.results.records import AGREE, DIVERGE
+from conformance.results.records import AGREE, DIVERGE, KNOWN
 from conformance.spec import clauses
-from tests.conformance.report.test_html import HOSTILE, NEW, OLD, Page, change, divergence, result
+from tests.conformance.report.test_html import (
+    HOSTILE,
+    NEW,
+    OLD,
+    SEEN,
+    Page,
+    change,
+    divergence,
+    result,
+)
 
 PARSER = MarkdownIt("commonmark").enable("table")
 
@@ -36,8 +45,9 @@ def test_it_says_what_one_decides_by(reported: Callable[..., Path]) -> None:
     assert f"| `transformers` | `{OLD}` | `{NEW}` |" in text
     assert "`torch`" not in text  # the same in both
     what = "`dtype of lm_head.weight: float32 → bfloat16`"
-    assert f"| ▼ regressed | `DTY-1` | {clauses()['DTY-1'].title} | {what} | 1 |" in text
-    assert "| ▲ fixed | `DTY-1` |" in text
+    title = clauses()["DTY-1"].title
+    assert f"| ▼ regressed | wrong-model | `DTY-1` | {title} | {what} | 1 |" in text
+    assert "| ▲ fixed | wrong-model | `DTY-1` |" in text
     assert text.count("<details>") == 1  # neither what was fixed nor what is accepted
     assert "rerun: rerun dty/a" in text
     assert "- `accepted: dty/c: we know`" in text
@@ -57,9 +67,18 @@ def test_ones_own_checkpoints_have_their_costs(reported: Callable[..., Path]) ->
 
 
 def test_a_check_has_a_row_a_clause_that_is_broken(reported: Callable[..., Path]) -> None:
-    results = [result("dty/a", DIVERGE, divergences=(divergence(),)), result("dty/b", AGREE)]
+    results = [
+        result("dty/a", DIVERGE, divergences=(divergence(),), impact="wrong-model"),
+        result("dty/b", AGREE),
+        result("dty/c", KNOWN, divergences=(divergence(kind="config", impact="report"),), **SEEN),
+    ]
     text = commented(reported(results, targets=(NEW,)))
-    assert f"| `DTY-1` | {clauses()['DTY-1'].title} | ✗ 1 diverge, ✓ 1 agree |" in text
+    assert "1 diverge: 1 can give a wrong model\n\n1 known: 1 report\n" in text
+    title = clauses()["DTY-1"].title
+    # The gravest first, each with the deviations of the run.
+    first, second = (line for line in text.splitlines() if "`DTY-1`" in line and line[0] == "|")
+    assert first == f"| wrong-model | `DTY-1` | {title} | ✗ 1 diverge |  |"
+    assert second == f"| report | `DTY-1` | {title} | ≈ 1 known | `lists-for-sets` |"
     assert "`TIE-3`" not in text
     assert "rerun: rerun dty/a" in text
 
@@ -91,7 +110,7 @@ def test_a_name_is_never_markup(hostile: str, reported: Callable[..., Path]) -> 
     assert len(page.having("details")) == 1
     assert len(page.having("h3")) == 1
     # Every row has as many cells as its table has columns.
-    assert len(page.having("td")) == 3 * 1 + 5 * 1 + 5 * 1
+    assert len(page.having("td")) == 3 * 1 + 6 * 1 + 5 * 1
     outside = "".join(text for tag, text in page.texts if tag not in ("code", "pre", "summary"))
     assert "@someone" not in outside and "alert" not in outside
     assert "\x1b" not in text and "\u202e" not in text

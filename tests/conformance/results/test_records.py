@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_a_result_has_the_fields_of_the_contract() -> None:
 
     assert set(record) == {
         *("record", "case", "clauses", "input_class", "target", "status", "divergences"),
-        *("deviation", "reason", "digest", "seconds", "rerun"),
+        *("deviation", "reason", "digest", "seconds", "rerun", "impact", "deviations"),
     }
     assert record["record"] == "result"
     assert record["clauses"] == ["TIE-3"]
@@ -86,6 +87,8 @@ def test_a_result_has_the_fields_of_the_contract() -> None:
             "actual": "its own",
             "clause": "TIE-3",
             "detail": "why",
+            "impact": "",
+            "deviation": "",
         }
     ]
 
@@ -151,7 +154,7 @@ def test_a_whole_report_is_read_back(tmp_path: Path) -> None:
     [
         ((HEADER,), "no footer"),
         ((HEADER, '{"record": "result"}'), "no footer"),
-        ((HEADER, '{"record": "resu'), "is no report"),
+        ((HEADER, '{"record": "resu'), "is not a report"),
         ((FOOTER,), "no header"),
         ((), "no header"),
         (('{"record": "header", "schema": 2}', FOOTER), "schema 2"),
@@ -181,6 +184,30 @@ def test_a_run_that_dies_leaves_a_report_without_footer(tmp_path: Path) -> None:
 
     with pytest.raises(BadReport, match="cut off"):
         read_report(tmp_path / "report.jsonl")
+
+
+def test_a_result_of_an_earlier_version_is_read() -> None:
+    """Its impact is that of its kinds; of its deviations it has ids and the first one's reason."""
+    record = replace(RESULT, status=KNOWN, deviation="one, two", reason="So it is.").record()
+    for name in ("impact", "deviations"):
+        del record[name]
+    for name in ("impact", "deviation"):
+        del record["divergences"][0][name]
+
+    read = Result.of(record)
+
+    assert (read.impact, read.divergences[0].impact) == ("wrong-model", "wrong-model")
+    assert [(each.id, each.reason) for each in read.deviations] == [
+        ("one", "So it is."),
+        ("two", ""),
+    ]
+
+
+def test_a_result_of_a_later_version_is_read_without_what_it_added() -> None:
+    record = RESULT.record() | {"mood": "fine"}
+    record["divergences"][0]["mood"] = "fine"
+
+    assert Result.of(record).case == RESULT.case
 
 
 STATUSES = (AGREE, KNOWN, SKIP, DIVERGE, ERROR)

@@ -13,6 +13,7 @@ from conformance import spec
 from conformance.cases.catalogue import CASES
 from conformance.deviations import deviations
 from conformance.judge.divergences import INFO_KINDS, TENSOR_KINDS
+from conformance.results.impacts import IMPACTS, OF_KIND
 from conformance.spec import LEVELS, STAGES, clause_for, clauses
 
 # DESIGN, section 2.
@@ -241,6 +242,11 @@ def test_the_clause_of_a_place_answers_there_and_one_that_is_cited_before_others
     assert clause_for(kind, cited, where) == answering
 
 
+def test_every_kind_has_a_default_impact() -> None:
+    assert set(OF_KIND) == set(KINDS)
+    assert set(OF_KIND.values()) <= set(IMPACTS)
+
+
 @pytest.mark.parametrize("deviation", DEVIATIONS, ids=by_id)
 def test_a_deviation_names_what_exists(deviation) -> None:
     assert deviation.clause in clauses()
@@ -252,8 +258,10 @@ def test_a_deviation_names_what_exists(deviation) -> None:
     assert deviation.clause in answering.union(*cited), "its divergences show at another clause"
     assert deviation.kinds
     assert set(deviation.kinds) <= set(KINDS)
-    assert str(SpecifierSet(deviation.releases)), "known in every release is known in none"
-    assert deviation.reason.endswith(".")
+    for within in deviation.ranges:
+        assert str(SpecifierSet(within.releases)), "known in every release is known in none"
+        assert within.reason.endswith(".")
+    assert deviation.impact in IMPACTS
     assert deviation.upstream == "none found" or re.fullmatch(
         r"https://\S+[^\s.,]", deviation.upstream
     )
