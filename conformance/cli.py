@@ -19,7 +19,7 @@ EXIT_INTERRUPTED = 130
 # torch and transformers take seconds, and a list of commands needs neither.
 COMMANDS = {
     "What an upgrade of transformers changes": {
-        "compare": "what changes from one release to the next, for the fixtures or your checkpoints",
+        "compare": "what changes from one release to the next, for your checkpoints or ours",
         "bisect": "the release in which a case changed",
         "record": "write what a load leaves into a small file",
         "verify": "compare a load with the file that `record` wrote",

@@ -1,6 +1,7 @@
 """`Options`: what a caller asked for, as one frozen value that is passed through a load.
 
-`reference_loader.from_pretrained` documents each option; here are their names, types and defaults, and the rule
+`reference_loader.from_pretrained` documents each option; here are their names, types and defaults,
+and the rule
 that sorts keyword arguments into options, config overrides and names without effect (CFG-3).
 """
 

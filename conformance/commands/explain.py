@@ -1,4 +1,4 @@
-"""`conformance explain`: the plan of a load, or with --check all that is wrong with a checkpoint."""
+"""`conformance explain`: the plan of a load, or with --check the faults of a checkpoint."""
 
 from __future__ import annotations
 

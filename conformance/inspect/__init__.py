@@ -1,1 +1,1 @@
-"""Look at a checkpoint without loading it: footprint, faults of the folder, remote headers, load records."""
+"""Look at a checkpoint without loading it: its footprint, faults, headers, load records."""

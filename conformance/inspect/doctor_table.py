@@ -81,7 +81,7 @@ def summary(examined: Examined) -> str:
     count = Counter(finding.severity for finding in examined.findings)
     told = [f"{count[each]} {each}{'s'[: count[each] != 1]}" for each in SEVERITIES if count[each]]
     read = f"{examined.files} files, {examined.tensors} tensors, {examined.nbytes:,} bytes"
-    return f"{plain(examined.folder)}: {', '.join(told) or 'nothing to say'}; {read}"
+    return f"{plain(examined.folder)}: {', '.join(told) or 'no problems found'}; {read}"
 
 
 def as_json(examined: Examined) -> str:

@@ -44,6 +44,12 @@ def remembered() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed has its own width, whatever the terminal or pytest-xdist says."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def judging(session: Session) -> Callable[[Loader], Session]:
     """A session that judges another loader, without a second warm-up."""

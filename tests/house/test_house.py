@@ -62,9 +62,10 @@ LEVELS: dict[str, Levels] = {
 # Downward, and still no business of theirs.
 NEVER = {"conformance.report": "conformance.cases"}
 
-# The house plan aims at about 1,500; the Hub, placement, damage, and a pump in bounded memory, to
-# GPUs too, by reads past the page cache where it is cold, took it past that.
-REFERENCE_LINES = 2400
+# Lines of code of the loader, without the written-out signatures. The design aimed at about 1,500;
+# the Hub, placement, damaged files, and a pump in bounded memory, to GPUs too, took it past that; a
+# plan that holds every decision added a hundred.
+REFERENCE_LINES = 2450
 
 NO_TORCH = ("judge.divergences", "results.records", "deviations", "judge.changes")
 IN_THE_TARGET = ("observe.observe", "releases.probe")
@@ -136,7 +137,8 @@ def test_a_plain_llama_never_needs_transformers(checkpoint: Callable[..., Path])
 
 
 def test_what_is_imported_is_seen() -> None:
-    statement = "from reference_loader.model.transformers_model import TransformersModel\nimport torch._dynamo"
+    transformers_model = "from reference_loader.model.transformers_model import TransformersModel"
+    statement = f"{transformers_model}\nimport torch._dynamo"
     assert "torch._dynamo" in left_loaded(statement, ["transformers", *COMPILER])
 
 

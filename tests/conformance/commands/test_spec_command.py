@@ -35,7 +35,7 @@ def test_a_clause_says_its_promise_first_then_level_source_cases_and_deviations(
         f"level:  {clause.level}",
         f"source: {clause.source}",
         "cases:  idx/stray-duplicate-of-2",
-        "known deviation stray-duplicate-wins (transformers ",
+        "known deviation stray-duplicate-wins (wrong-model, transformers ",
     ]
 
     places = [as_text(clause).index(text) for text in order]

@@ -169,5 +169,5 @@ def test_as_json_every_finding_is_whole(run: Any) -> None:
 
 def test_a_folder_is_summed_up_in_a_line() -> None:
     examined = Examined(Path("a\nb"), (), 1, 2, 3000)
-    assert summary(examined) == "a\\nb: nothing to say; 1 files, 2 tensors, 3,000 bytes"
+    assert summary(examined) == "a\\nb: no problems found; 1 files, 2 tensors, 3,000 bytes"
     assert json.loads(as_json(examined))["findings"] == []
