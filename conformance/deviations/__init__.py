@@ -102,6 +102,14 @@ class Deviation:
         """The kinds of all ranges."""
         return tuple(dict.fromkeys(kind for each in self.ranges for kind in each.kinds))
 
+    def concerns(self, case: str, release: str) -> bool:
+        """Whether it is known for the case in the release."""
+        return any(within.concerns(case, release) for within in self.ranges)
+
+    def is_of(self, release: str) -> bool:
+        """Whether it is known in the release at all."""
+        return any(within.is_of(release) for within in self.ranges)
+
     def seen(self, within: Range) -> KnownDeviation:
         """What a record keeps of it."""
         return KnownDeviation(self.id, self.clause, self.impact, within.reason, self.upstream)

@@ -82,4 +82,4 @@ def _row(deviation: Deviation) -> str:
 
 def _is_over(deviation: Deviation) -> bool:
     """Whether no range is open at the top."""
-    return not any(within.is_of(FAR) for within in deviation.ranges)
+    return not deviation.is_of(FAR)

@@ -223,6 +223,10 @@ def test_a_range_takes_from_its_entry_what_it_leaves_out() -> None:
         ("tie/both", "4.57.6"),
         ("tie/neither", "5.8.1"),
     }
+    assert {place for place in told if twice.concerns(*place)} == {
+        place for place, found in told.items() if found
+    }
+    assert [twice.is_of(release) for release in ("4.57.6", "5.8.1", "5.9.0")] == [True, True, False]
     (seen,) = told["tie/neither", "5.8.1"] or ()
     assert seen.reason == "One is initialised twice."
 
