@@ -77,7 +77,7 @@ def test_a_foreign_project_adds_the_cases_and_sees_what_fails(pytester: pytest.P
     )
     done.stdout.fnmatch_lines(
         [
-            "tie/equal: diverge",
+            "tie/equal: diverge, wrong-model",
             "  TIE-3 (must): *",
             "    tie of lm_head.weight",
             "      expected  the embedding",
