@@ -215,7 +215,8 @@ def test_selftest_fails_on_a_false_alarm(
     assert selftest() == 1
 
     shown = capsys.readouterr().out
-    assert "false alarm on an honest copy of stock:\nres/single: diverge, wrong-model\n  OUT-4 (must): " in shown
+    alarm = "false alarm on an honest copy of stock:\nres/single: diverge, wrong-model\n"
+    assert f"{alarm}  OUT-4 (must): " in shown
     assert "  rerun: conformance check --case res/single" in shown
 
 
