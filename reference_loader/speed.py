@@ -43,6 +43,7 @@ def plain() -> Iterator[None]:
     FROM_PRETRAINED_PLAIN=1 applies to the whole process.
 
     Example:
+        >>> import reference_loader
         >>> with reference_loader.plain():
         ...     model = reference_loader.from_pretrained(folder)
     """
