@@ -15,7 +15,7 @@ from torch import nn
 from reference_loader.errors import BadOptions, DiskFull
 from reference_loader.model.skeleton import like, put
 from reference_loader.options import Options
-from reference_loader.plan.devices import DISK
+from reference_loader.plan.devices import DISK, memory_device
 from reference_loader.plan.parts import Placement
 from reference_loader.plan.plan import LoadPlan
 
@@ -95,10 +95,18 @@ def place_fresh(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:
             device = torch.device("meta")
         if device != parameter.device:
             put(model, name, like(parameter, parameter.data.to(device)))
-    for name, device in plan.buffers.items():
-        buffer = model.get_buffer(name)
-        if device != buffer.device:
-            put(model, name, buffer.to(device))
+    stored = {placement.target for placement in plan.placements}
+    moved: dict[tuple[int, torch.device], torch.Tensor] = {}  # one that modules share stays one
+    for name, buffer in list(model.named_buffers(remove_duplicate=False)):
+        if name in stored:
+            continue
+        # An initialisation may register a buffer of which the plan knows nothing.
+        device = plan.buffers.get(name) or memory_device(name, plan.device_map)
+        if device == buffer.device:
+            continue
+        if (id(buffer), device) not in moved:
+            moved[id(buffer), device] = buffer.to(device)
+        put(model, name, moved[id(buffer), device])
 
 
 def dispatch(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from reference_loader import from_pretrained
+from reference_loader import from_pretrained, plan
 from reference_loader.errors import BadOptions, LoadError
+from reference_loader.fill.offload import Offloaded, place_fresh
 
 PROMPT = torch.tensor([[3, 10, 17, 24]])
 HEAD = {"model": "cpu", "lm_head": "disk"}
@@ -109,3 +111,22 @@ def test_what_accelerate_cannot_place_is_a_load_error(checkpoint: Any, tmp_path:
     nested = {"": "cpu", "model.layers": "disk"}
     with pytest.raises(LoadError, match=r"model\.layers"):
         from_pretrained(checkpoint("llama-f32"), device_map=nested, offload_folder=tmp_path)
+
+
+def test_buffers_go_where_the_plan_says_and_one_that_modules_share_stays_one(
+    checkpoint: Any,
+) -> None:
+    """`meta` stands for a GPU; the plan knows nothing of a buffer registered later."""
+    folder = checkpoint("llama-f32")
+    model = from_pretrained(folder)
+    layers = model.model.layers
+    shared = torch.ones(3)
+    for layer in layers:
+        layer.register_buffer("shared", shared, persistent=False)
+    elsewhere = torch.device("meta")
+    there = replace(plan(folder), device_map={"": elsewhere}, buffers={}, fresh={})
+
+    place_fresh(there, model, Offloaded(None))
+
+    assert {buffer.device for buffer in model.buffers()} == {elsewhere}
+    assert len({id(layer.shared) for layer in layers}) == 1
