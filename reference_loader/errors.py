@@ -108,6 +108,11 @@ class UnsafePickle(LoadError, ValueError):
     """A pickled file would run code when it is read (FMT-5)."""
 
 
+class RemoteCodeRefused(LoadError, ValueError):
+    """The checkpoint needs code that it brings or names, which `trust_remote_code=True` allows
+    to run (FMT-22)."""
+
+
 class BadOptions(LoadError, ValueError):
     """An option is invalid, or does not go with the other options (RES-11, CFG-18, PLC-2)."""
 
