@@ -62,6 +62,7 @@ FLIPS = {
 UNPRIVILEGED = ("unprivileged",)
 
 IMAGES = "transformers:AutoModelForImageClassification"
+LLAVA = "transformers:LlavaForConditionalGeneration"
 NOT_TRUSTED, TRUSTED = {"trust_remote_code": False}, {"trust_remote_code": True}
 # Name, fault, model class, options, and what the error must name.
 REFUSED_CODE: tuple[tuple[Any, ...], ...] = (
@@ -71,6 +72,8 @@ REFUSED_CODE: tuple[tuple[Any, ...], ...] = (
     ("code-config-elsewhere", "code-config-elsewhere", AUTO, {}, "org/elsewhere", "CodedConfig"),
     ("code-model", "code-model", IMAGES, {}, "config.json", "CodedForCausalLM"),
     ("code-model-refused", "code-model", IMAGES, NOT_TRUSTED, "CodedForCausalLM"),
+    ("code-part", "code-part", LLAVA, {}, "modeling_coded", "Coded"),
+    ("code-part-refused", "code-part", LLAVA, NOT_TRUSTED, "modeling_coded", "Coded"),
     ("code-kernel", "code-kernel", CAUSAL, {}, "org/elsewhere"),
 )
 UNUSED_CODE: tuple[tuple[Any, ...], ...] = (

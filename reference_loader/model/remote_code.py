@@ -139,7 +139,7 @@ def imported(
         found = fetch(reference, where, code_revision=options.code_revision, **hub, **_hub(options))
     except Exception as cause:  # anything that the code does
         raise BadConfig(
-            f"The class {reference} that the config in {folder} names cannot be imported: {cause}.",
+            f"The class {reference} that the config in {folder} names cannot be imported: {cause}",
             "Check the code, and that the packages it imports are installed.",
         ) from cause
     if not isinstance(found, type):
@@ -163,7 +163,7 @@ def take_custom_generate(model: Any, folder: Path, options: Options) -> None:
         return
     except Exception as cause:  # anything that the code does
         raise BadConfig(
-            f"custom_generate/generate.py of {folder} cannot be imported: {cause}.",
+            f"custom_generate/generate.py of {folder} cannot be imported: {cause}",
             "Check the code, and that the packages it imports are installed.",
         ) from cause
     model.generate = functools.partial(custom, model=model)
