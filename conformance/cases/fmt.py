@@ -72,8 +72,8 @@ REFUSED_CODE: tuple[tuple[Any, ...], ...] = (
     ("code-config-elsewhere", "code-config-elsewhere", AUTO, {}, "org/elsewhere", "CodedConfig"),
     ("code-model", "code-model", IMAGES, {}, "config.json", "CodedForCausalLM"),
     ("code-model-refused", "code-model", IMAGES, NOT_TRUSTED, "CodedForCausalLM"),
-    ("code-part", "code-part", LLAVA, {}, "modeling_coded", "Coded"),
-    ("code-part-refused", "code-part", LLAVA, NOT_TRUSTED, "modeling_coded", "Coded"),
+    ("code-part", "code-part", LLAVA, {}, "modeling_coded", "CodedForCausalLM"),
+    ("code-part-refused", "code-part", LLAVA, NOT_TRUSTED, "modeling_coded", "CodedForCausalLM"),
     ("code-kernel", "code-kernel", CAUSAL, {}, "org/elsewhere"),
 )
 UNUSED_CODE: tuple[tuple[Any, ...], ...] = (

@@ -44,10 +44,9 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[]
         yield mark.exists
 
 
-@pytest.mark.parametrize("function", [from_pretrained, plan])
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": False}, {"trust_remote_code": "yes"}])
 @pytest.mark.parametrize(
-    ("fault", "model_class", "names"),
+    "needed",
     [
         ("code-config-and-model", CAUSAL, ("config.json", "CodedConfig", "configuration_coded.py")),
         ("code-config-and-model", None, ("config.json", "CodedConfig")),
@@ -57,14 +56,16 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[]
     ],
 )
 def test_code_that_a_load_needs_is_refused(
-    function: Any, trust: Any, fault: str, model_class: Any, names: Any, checkpoint: Any, ran: Any
+    trust: Any, needed: tuple[str, Any, tuple[str, ...]], checkpoint: Any, ran: Any
 ) -> None:
+    fault, model_class, names = needed
     folder = checkpoint("llama-f32", fault)
-    with pytest.raises(RemoteCodeRefused) as caught:
-        function(folder, model_class=model_class, **trust)
-    assert isinstance(caught.value, ValueError)
-    assert [name for name in names if name not in caught.value.message] == []
-    assert "trust_remote_code=True" in caught.value.hint
+    for function in (from_pretrained, plan):
+        with pytest.raises(RemoteCodeRefused) as caught:
+            function(folder, model_class=model_class, **trust)
+        assert isinstance(caught.value, ValueError)
+        assert [name for name in names if name not in caught.value.message] == []
+        assert "trust_remote_code=True" in caught.value.hint
     assert not ran()
 
 
