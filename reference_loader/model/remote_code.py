@@ -8,11 +8,11 @@ give a kernel in a repository (`owner/name`); and the file `custom_generate/gene
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,17 @@ def refusal(reference: str, config: str) -> RemoteCodeRefused:
 def refuse_kernels(config: Any, options: Options) -> None:
     """Refuse an attention kernel of a repository that the caller did not ask for.
 
+    Args:
+        config: the content of config.json, or a config object.
+
     Raises:
         RemoteCodeRefused: the config, or a config inside it, names one.
     """
     given = options.attn_implementation
+    if trusted(options) or (isinstance(config, Mapping) and isinstance(given, str)):
+        return
     asked = set(given.values()) if isinstance(given, Mapping) else {given}
-    for part in parts(config):
-        named = getattr(part, "_attn_implementation", None)
+    for named in _attentions(config):
         if isinstance(named, str) and "/" in named and named not in asked:
             raise RemoteCodeRefused(
                 f"The config names the attention kernel {named!r}, code in another repository, "
@@ -91,8 +95,17 @@ def nested_reference(config: Any) -> str | None:
     return None
 
 
+def _attentions(config: Any) -> Iterator[Any]:
+    """Every attention that a config names; releases before 5 ignore those in config.json."""
+    for part in parts(config):
+        read = part.get if isinstance(part, Mapping) else partial(getattr, part)
+        for name in ("attn_implementation", "_attn_implementation"):
+            named = read(name, None)
+            yield from named.values() if isinstance(named, Mapping) else (named,)
+
+
 def parts(config: Any) -> Iterator[Any]:
-    """A config object and every config object inside it, at any depth."""
+    """A config, or the content of one, and every one inside it, at any depth."""
     waiting, seen = [config], set()
     while waiting:
         part = waiting.pop()
@@ -100,7 +113,12 @@ def parts(config: Any) -> Iterator[Any]:
             continue
         seen.add(id(part))
         yield part
-        waiting += [value for value in vars(part).values() if hasattr(value, "to_dict")]
+        inside = part if isinstance(part, Mapping) else vars(part)
+        waiting += [
+            value
+            for value in inside.values()
+            if hasattr(value, "to_dict") or (inside is part and isinstance(value, Mapping))
+        ]
 
 
 def origin(folder: Path, subfolder: str) -> tuple[str, dict[str, Any]]:
@@ -166,7 +184,7 @@ def take_custom_generate(model: Any, folder: Path, options: Options) -> None:
             f"custom_generate/generate.py of {folder} cannot be imported: {cause}",
             "Check the code, and that the packages it imports are installed.",
         ) from cause
-    model.generate = functools.partial(custom, model=model)
+    model.generate = partial(custom, model=model)
 
 
 class _Askers:

@@ -172,8 +172,7 @@ def _config(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]
         config, overrides = _read_transformers_config(where, options, overrides)
     if options.attn_implementation is not None:
         config._attn_implementation = options.attn_implementation
-    if not trusted(options):
-        refuse_kernels(config, options)
+    refuse_kernels(config, options)
     return config, overrides
 
 
@@ -183,6 +182,7 @@ def _read_transformers_config(
     from transformers import AutoConfig
 
     content = read_config(folder)
+    refuse_kernels(content, options)
     reader = getattr(options.model_class, "config_class", None) or _config_code(
         content, folder, options
     )
