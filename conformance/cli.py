@@ -11,6 +11,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
+from conformance.world.standard_input import end_input
+
 EXIT_ERROR = 2
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         _end_on_sigterm()
+        end_input()  # no command reads it, and no library that one calls may ask there
     try:
         options = parser(words).parse_args(words)
         return run(options)
@@ -72,10 +75,14 @@ def run(options: argparse.Namespace) -> int:
     """Run the command that was parsed; its errors become one line and an exit code."""
     from conformance.commands.arguments import HarnessError, UsageError
     from conformance.results.text import plain
-    from reference_loader.errors import LoadError
+    from reference_loader.errors import LoadError, RemoteCodeRefused
 
     try:
         code: int = options.run(options)
+    except RemoteCodeRefused as error:
+        told = plain(error).replace("`trust_remote_code=True`", "--trust-remote-code")
+        print(f"conformance: {error.code}: {told}", file=sys.stderr)
+        return EXIT_ERROR
     except LoadError as error:
         print(f"conformance: {error.code}: {plain(error)}", file=sys.stderr)
         return EXIT_ERROR

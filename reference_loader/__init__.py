@@ -62,6 +62,7 @@ def from_pretrained(
     tp_plan: str | Mapping[str, str] | None = None,
     distributed_config: Any = None,
     trust_remote_code: bool = False,
+    code_revision: str | None = None,
     output_loading_info: Literal[False] = False,
     strict: bool = False,
     **kwargs: Any,
@@ -98,6 +99,7 @@ def from_pretrained(
     tp_plan: str | Mapping[str, str] | None = None,
     distributed_config: Any = None,
     trust_remote_code: bool = False,
+    code_revision: str | None = None,
     output_loading_info: Literal[True],
     strict: bool = False,
     **kwargs: Any,
@@ -133,6 +135,7 @@ def from_pretrained(
     tp_plan: str | Mapping[str, str] | None = None,
     distributed_config: Any = None,
     trust_remote_code: bool = False,
+    code_revision: str | None = None,
     output_loading_info: bool = False,
     strict: bool = False,
     **kwargs: Any,
@@ -182,7 +185,11 @@ def from_pretrained(
         gguf_file: not supported; any true value raises UnsupportedOption.
         tp_plan: not supported; any true value raises UnsupportedOption.
         distributed_config: not supported; any true value raises UnsupportedOption.
-        trust_remote_code: accepted without effect: code of a checkpoint is never run.
+        trust_remote_code: run code that the checkpoint brings or names: config class, model class,
+            `generate`, attention kernel (FMT-23). Without it none is imported, nothing asks, and a
+            load that needs code raises RemoteCodeRefused (FMT-22).
+        code_revision: the branch, tag or commit of code in another repository; only with
+            `trust_remote_code` (FMT-23). None: its main branch.
         output_loading_info: also return the loading info (INF-1 to INF-5).
         strict: raise NotStrict unless checkpoint and model have exactly the same tensors (INF-6).
         **kwargs: a config field to override, else a keyword argument of the model class (CFG-3).
@@ -225,7 +232,7 @@ def from_pretrained(
         attn_implementation=attn_implementation, generation_config=generation_config,
         quantization_config=quantization_config, gguf_file=gguf_file, tp_plan=tp_plan,
         distributed_config=distributed_config, trust_remote_code=trust_remote_code,
-        output_loading_info=output_loading_info, strict=strict,
+        code_revision=code_revision, output_loading_info=output_loading_info, strict=strict,
     )  # fmt: skip
     return load_model(source, model_args, options)
 
@@ -259,6 +266,7 @@ def plan(
     tp_plan: str | Mapping[str, str] | None = None,
     distributed_config: Any = None,
     trust_remote_code: bool = False,
+    code_revision: str | None = None,
     output_loading_info: bool = False,
     strict: bool = False,
     **kwargs: Any,
@@ -294,6 +302,6 @@ def plan(
         attn_implementation=attn_implementation, generation_config=generation_config,
         quantization_config=quantization_config, gguf_file=gguf_file, tp_plan=tp_plan,
         distributed_config=distributed_config, trust_remote_code=trust_remote_code,
-        output_loading_info=output_loading_info, strict=strict,
+        code_revision=code_revision, output_loading_info=output_loading_info, strict=strict,
     )  # fmt: skip
     return plan_load(source, model_args, options)

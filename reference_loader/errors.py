@@ -10,10 +10,25 @@ from __future__ import annotations
 
 import re
 
+# What is invisible although it counts as printable: fillers, joiners, variation selectors.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+
 
 def shown(name: str) -> str:
-    """A name with unprintable characters escaped, so that it can be printed anywhere."""
-    return name if name.isprintable() else repr(name)[1:-1]
+    """A name with unprintable and invisible characters escaped, to be printed anywhere."""
+    if name.isprintable() and not _INVISIBLE.search(name):
+        return name
+    return "".join(
+        each if each.isprintable() and not _INVISIBLE.match(each) else _escaped(each)
+        for each in name
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 class LoadError(Exception):
@@ -106,6 +121,11 @@ class DiskFull(LoadError, OSError):
 
 class UnsafePickle(LoadError, ValueError):
     """A pickled file would run code when it is read (FMT-5)."""
+
+
+class RemoteCodeRefused(LoadError, ValueError):
+    """The checkpoint needs code that it brings or names, which `trust_remote_code=True` allows
+    to run (FMT-22)."""
 
 
 class BadOptions(LoadError, ValueError):

@@ -52,7 +52,6 @@ WITHOUT_EFFECT = frozenset(
         "_from_pipeline",
         "adapter_kwargs",
         "allow_all_kernels",
-        "code_revision",
         "disable_mmap",
         "from_flax",
         "from_tf",
@@ -125,6 +124,7 @@ class Options:
     tp_plan: str | Mapping[str, str] | None = None
     distributed_config: Any = None
     trust_remote_code: bool = False
+    code_revision: str | None = None
     output_loading_info: bool = False
     strict: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)

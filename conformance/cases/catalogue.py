@@ -82,14 +82,21 @@ def select(cases: Iterable[Case], patterns: Iterable[str], clauses: Iterable[str
     ]
 
 
-def own_cases(*folders: Path) -> list[Case]:
-    """Every case that applies to a user's checkpoints, each named after its folder."""
+def own_cases(*folders: Path, trusted: bool = False) -> list[Case]:
+    """Every case that applies to a user's checkpoints, each named after its folder.
+
+    Args:
+        folders: the checkpoints.
+        trusted: whether their code may run.
+    """
     names = [_name(folder.resolve()) for folder in folders]
     numbered = [
         f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name
         for i, name in enumerate(names)
     ]
-    return [case for pair in zip(folders, numbered, strict=True) for case in _own_cases(*pair)]
+    cases = [case for pair in zip(folders, numbered, strict=True) for case in _own_cases(*pair)]
+    trust = {"trust_remote_code": True} if trusted else {}
+    return [replace(case, options={**case.options, **trust}) for case in cases]
 
 
 def _name(folder: Path) -> str:

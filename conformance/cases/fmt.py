@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from conformance.cases.case import ACCEPTABLE, HALF, TWO_SHARDS, Case, Torch, rejected
+from collections.abc import Mapping
+from typing import Any
+
+from conformance.cases.case import (
+    ACCEPTABLE,
+    AUTO,
+    CAUSAL,
+    HALF,
+    TWO_SHARDS,
+    Case,
+    Torch,
+    rejected,
+)
 
 ODD_SHAPES = "conformance.world.user_models:WithOddShapes"
 BFLOAT16 = {"dtype": Torch("bfloat16")}
@@ -48,6 +60,42 @@ FLIPS = {
     "offset": ("FMT-7",),
 }
 UNPRIVILEGED = ("unprivileged",)
+
+IMAGES = "transformers:AutoModelForImageClassification"
+LLAVA = "transformers:LlavaForConditionalGeneration"
+NOT_TRUSTED, TRUSTED = {"trust_remote_code": False}, {"trust_remote_code": True}
+# Name, fault, model class, options, and what the error must name.
+REFUSED_CODE: tuple[tuple[Any, ...], ...] = (
+    ("code-config", "code-config-and-model", AUTO, {}, "config.json", "CodedConfig"),
+    ("code-config-by-name", "code-config-and-model", "", {}, "config.json", "CodedConfig"),
+    ("code-config-refused", "code-config-and-model", AUTO, NOT_TRUSTED, "CodedConfig"),
+    ("code-config-elsewhere", "code-config-elsewhere", AUTO, {}, "org/elsewhere", "CodedConfig"),
+    ("code-model", "code-model", IMAGES, {}, "config.json", "CodedForCausalLM"),
+    ("code-model-refused", "code-model", IMAGES, NOT_TRUSTED, "CodedForCausalLM"),
+    ("code-part", "code-part", LLAVA, {}, "modeling_coded", "CodedForCausalLM"),
+    ("code-part-refused", "code-part", LLAVA, NOT_TRUSTED, "modeling_coded", "CodedForCausalLM"),
+    ("code-kernel", "code-kernel", CAUSAL, {}, "org/elsewhere"),
+)
+UNUSED_CODE: tuple[tuple[Any, ...], ...] = (
+    ("code-beside-known-type", "code-beside-known-type", AUTO, {}),
+    ("code-beside-known-type-refused", "code-beside-known-type", AUTO, NOT_TRUSTED),
+    ("code-beside-known-class", "code-beside-known-type", CAUSAL, {}),
+    ("code-generate", "code-generate", CAUSAL, {}),
+    ("code-generate-refused", "code-generate", AUTO, NOT_TRUSTED),
+)
+TRUSTED_CODE = (
+    ("config-and-model", "code-config-and-model", AUTO),
+    ("by-name", "code-config-and-model", ""),
+    ("beside-known-type", "code-beside-known-type", AUTO),
+    ("generate", "code-generate", CAUSAL),
+)
+
+
+def with_code(fault: str, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What cases of code share: transformers copies code to a folder of its own."""
+    under = ("own-module-cache",)
+    return {"faults": (fault,), "model": model, "options": options, "under": under}
+
 
 CASES = [
     rejected("fmt/truncated-single", "FMT-1", "model.safetensors", faults=("truncated-shard",)),
@@ -210,6 +258,23 @@ CASES = [
             ("pickled-list", "FMT-20"),
             ("pickled-packed", "FMT-20"),
         )
+    ),
+    *(
+        rejected(f"fmt/{name}", "FMT-22", *names, **with_code(fault, model, options))
+        for name, fault, model, options, *names in REFUSED_CODE
+    ),
+    *(
+        Case(f"fmt/{name}", ("FMT-22",), greedy=True, **with_code(fault, model, options))
+        for name, fault, model, options in UNUSED_CODE
+    ),
+    *(
+        Case(
+            f"fmt/code-trusted-{name}",
+            ("FMT-23",),
+            greedy=True,
+            **with_code(f"{fault}-unmarked", model, TRUSTED),
+        )
+        for name, fault, model in TRUSTED_CODE
     ),
     Case("fmt/odd-keys", ("INF-3",), TWO_SHARDS, ("odd-keys",)),
 ]

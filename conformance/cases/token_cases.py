@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 # What every id begins with; a token follows.
 PREFIX = "drawn/"
 
+# Where the model classes of a token are, options that may run code, how dtypes of torch begin.
+MODULES = ("transformers", "conformance.world.user_models")
+CODE = ("trust_remote_code", "code_revision", "config", "attn_implementation", "weights_only")
+DTYPES = ("float", "bfloat", "int", "uint", "bool", "complex", "half", "double")
+
 
 @dataclass(frozen=True)
 class Load:
@@ -58,6 +63,22 @@ def case_of(identifier: str) -> Case:
     return replace(load_of(identifier).case(), id=identifier)
 
 
+def _refuse_code(load: Load) -> None:
+    """A token is no code: it names classes and dtypes that are known, and trusts nothing.
+
+    Raises:
+        KeyError: it names something else.
+    """
+    module, _, attribute = load.model.partition(":")
+    if module not in MODULES or not attribute.isidentifier():
+        raise KeyError(f"the class {load.model!r}")
+    for name, value in load.options.items():
+        if name in CODE or (isinstance(value, Torch) and not value.name.isidentifier()):
+            raise KeyError(f"the option {name!r}")
+        if isinstance(value, Torch) and not value.name.startswith(DTYPES):
+            raise KeyError(f"the dtype {value.name!r}")
+
+
 def load_of(identifier: str) -> Load:
     """The load that is the id of a case.
 
@@ -73,6 +94,8 @@ def load_of(identifier: str) -> Load:
             name: Torch(*value) if isinstance(value, list) else value
             for name, value in data["options"].items()
         }
-        return Load(**{**data, "options": options, "drawn": Drawn.of(data["drawn"])})
+        load = Load(**{**data, "options": options, "drawn": Drawn.of(data["drawn"])})
+        _refuse_code(load)
+        return load
     except (TypeError, KeyError, AttributeError) as cause:
         raise BadToken(f"the token in {identifier!r} makes no load: {cause!r}") from cause

@@ -13,6 +13,8 @@ from conformance.releases.prober import LOAD_SECONDS, TargetUnusable
 from conformance.releases.targets import BadTarget, TargetNotMade
 from conformance.spec import clauses
 from conformance_fixtures.tokens import BadToken
+from reference_loader.errors import RemoteCodeRefused
+from reference_loader.model.choose import choose
 from reference_loader.options import Options
 from reference_loader.source.checkpoint import open_folder
 
@@ -75,11 +77,39 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """`--trust-remote-code`."""
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the Python code that the checkpoint brings or names; without it, a checkpoint "
+        "that needs its code is refused",
+    )
+
+
+def refuse_code(folder: Path, trusted: bool, model: type | None = None) -> None:
+    """Refuse a checkpoint that needs its own code, before anything is loaded; else do nothing.
+
+    Raises:
+        RemoteCodeRefused: it needs its code, and the command line does not trust it.
+    """
+    if trusted:
+        return
+    try:
+        choose(str(folder), folder, (), Options(model_class=model))
+    except RemoteCodeRefused:
+        raise
+    except Exception:  # the load will report it
+        return
+
+
 def selected(
     checkpoints: Sequence[str | Path],
     patterns: Sequence[str],
     identifiers: Sequence[str],
     device: str = "cpu",
+    *,
+    trusted: bool = False,
 ) -> list[Case]:
     """The cases of the checkpoints, or of the fixtures, that `--case` and `--clause` select.
 
@@ -89,7 +119,9 @@ def selected(
     """
     known_clauses(identifiers)
     folders = [open_folder(each, subfolder="", options=Options()) for each in checkpoints]
-    offered = [on(device, case) for case in own_cases(*folders)] or list(catalogue(device))
+    offered = [on(device, case) for case in own_cases(*folders, trusted=trusted)] or list(
+        catalogue(device)
+    )
     try:
         cases = select(offered, patterns, identifiers)
     except BadToken as error:

@@ -14,6 +14,8 @@ from conformance.commands.arguments import (
     UsageError,
     add_report,
     add_selection,
+    add_trust,
+    refuse_code,
     selected,
 )
 from conformance.deviations import deviations, stale
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to judge: a callable f(cls, path, **kwargs); cls may be None (default: stock)",
     )
     add_selection(parser)
+    add_trust(parser)
     parser.add_argument(
         "--device",
         choices=("cpu", "cuda"),
@@ -65,7 +68,12 @@ def run(options: argparse.Namespace) -> int:
     """Judge what the arguments select; the exit code."""
     if reason := absent(options.device):
         raise HarnessError(f"--device {options.device}: {reason}")
-    cases = selected(options.checkpoints, options.case, options.clause, options.device)
+    trusted: bool = options.trust_remote_code
+    cases = selected(
+        options.checkpoints, options.case, options.clause, options.device, trusted=trusted
+    )
+    for folder in {case.folder for case in cases if case.folder is not None}:
+        refuse_code(folder, trusted)
     show_as = Shown(options.format == "markdown", tuple(options.impact))
     try:
         return check(cases, options.loader, options.out, show_as, options.device)

@@ -15,6 +15,7 @@ from conformance.commands.arguments import (
     add_report,
     add_selection,
     add_timeout,
+    add_trust,
     selected,
     target_errors,
 )
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a TOML file of accepted changes, which do not fail the run",
     )
+    add_trust(parser)
     add_timeout(parser)
     add_report(parser)
 
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     named = [word for word in options.words if not Path(word).is_dir()]
     if len(named) < 2:
         raise UsageError(f"compare needs two targets or more, and got {named}; {TARGETS}")
-    cases = selected(checkpoints, options.case, options.clause)
+    cases = selected(checkpoints, options.case, options.clause, trusted=options.trust_remote_code)
     markdown = options.format == "markdown"
     asked = Comparison(
         named, cases, checkpoints, options.out, options.accept, options.timeout, markdown

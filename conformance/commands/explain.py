@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from conformance.commands.arguments import UsageError, model_class
+from conformance.commands.arguments import UsageError, add_trust, model_class
 from conformance.inspect import doctor_table, footprint_table
 from conformance.inspect.doctor import examine
 from conformance.inspect.footprint import BadBudget, explain, named, parse_budgets, planned
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="the memory of each device; says what fits and what would",
     )
+    add_trust(parser)
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="(default: text)"
     )
@@ -95,11 +96,17 @@ def _load_options(options: argparse.Namespace, budgets: dict[Any, int]) -> dict[
         "ignore_mismatched_sizes": options.ignore_mismatched_sizes,
         "device_map": device_map,
         "max_memory": budgets or None,
+        "trust_remote_code": options.trust_remote_code,
     }
 
 
 def _check(options: argparse.Namespace, asked: type | None) -> int:
-    chosen = Options(model_class=asked, variant=options.variant, revision=options.revision)
+    chosen = Options(
+        model_class=asked,
+        variant=options.variant,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
+    )
     folder = open_folder(options.checkpoint, options.subfolder, chosen)
     examined = examine(folder, chosen, doctor_table.bar)
     if options.format == "json":

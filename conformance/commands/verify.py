@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from conformance.commands.arguments import HarnessError
+from conformance.commands.arguments import HarnessError, UsageError, add_trust
 from conformance.commands.record import load_of
-from conformance.inspect.load_record import BadRecord, options_of, read, verify
+from conformance.inspect.load_record import BadRecord, of_transformers, options_of, read, verify
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="the checkpoint, if it is no longer where it was",
     )
+    parser.add_argument(
+        "--model",
+        metavar="MODULE:ATTR",
+        default="",
+        help="the model class; needed if the record names one that is not of transformers",
+    )
+    add_trust(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,7 +34,23 @@ def run(options: argparse.Namespace) -> int:
     try:
         recorded = read(options.file)
         held = options_of(recorded)
-        load = load_of(options.checkpoint or held["checkpoint"], held["model"], held["dtype"])
+        checkpoint = options.checkpoint or held["checkpoint"]
+        model = options.model or _of_record(options.file, held["model"])
+        load = load_of(checkpoint, model, held["dtype"], options.trust_remote_code)
         return verify(options.file, load, recorded)
     except BadRecord as error:
         raise HarnessError(str(error)) from error
+
+
+def _of_record(file: Path, model: str) -> str:
+    """The model class of the record, if naming it imports nothing but transformers.
+
+    Raises:
+        UsageError: it is of another module, which only the command line may name.
+    """
+    if model and not of_transformers(model):
+        raise UsageError(
+            f"{file} names the model class {model}; a record does not decide what is imported. "
+            f"If you trust that module, add {shlex.join(['--model', model])}"
+        )
+    return model

@@ -279,7 +279,12 @@ def _against_the_model(
 ) -> Iterator[Finding]:
     """What a plan says; where another finding already keeps a load from being planned, nothing."""
     try:
-        decided = plan(folder, model_class=options.model_class, variant=options.variant)
+        decided = plan(
+            folder,
+            model_class=options.model_class,
+            variant=options.variant,
+            trust_remote_code=options.trust_remote_code,
+        )
     except (UnknownModelClass, UnsupportedOption) as error:
         yield _of(error, "config.json", NOTE)
         return

@@ -121,7 +121,8 @@ def planned(source: str, **options: Any) -> tuple[LoadPlan, int]:
     Raises:
         LoadError: see `reference_loader.plan`.
     """
-    if may_be_id(source):
+    # Trusted code is in files that the headers leave out.
+    if may_be_id(source) and not options.get("trust_remote_code"):
         with headers_of(source, Options.of(options)) as folder:
             if folder is not None:
                 return _planned(folder, {**options, "subfolder": ""})

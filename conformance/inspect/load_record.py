@@ -57,16 +57,24 @@ class Load:
         folder: of the checkpoint.
         model: `MODULE:ATTR`, the model class; "" for the class that the config names.
         dtype: as in the option; "" for the release's default.
+        trusted: whether the code of the checkpoint may run.
     """
 
     checkpoint: str
     folder: Path
     model: str = ""
     dtype: str = ""
+    trusted: bool = False
+
+    def named(self) -> list[str]:
+        """What `verify` must be given again: it imports nothing because a record names it."""
+        model = ["--model", self.model] if self.model and not of_transformers(self.model) else []
+        return [*model, *["--trust-remote-code"] * self.trusted]
 
     def case(self) -> Case:
         """As the suite loads it; it cites no clause, so only the usual facts are noted."""
-        options = {DTYPE: self.dtype} if self.dtype else {}
+        options: dict[str, Any] = {DTYPE: self.dtype} if self.dtype else {}
+        options |= {"trust_remote_code": True} if self.trusted else {}
         return Case(
             f"own/{self.folder.resolve().name}",
             (),
@@ -121,7 +129,7 @@ def compared(file: Path, load: Load, before: Observation, after: Observation) ->
     """What changed, by the rules of `changes.change`: outputs that move within its tolerance and
     fields that only one release has are no change."""
     case = replace(load.case(), clauses=CLAUSES)
-    line = shlex.join(["conformance", "verify", str(file), load.checkpoint])
+    line = shlex.join(["conformance", "verify", str(file), load.checkpoint, *load.named()])
     sides = [
         Outcome(case, blank(case, Judged("stock", "", name), line), seen)
         for name, seen in (("recorded", before), ("now", after))
@@ -151,8 +159,30 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def options_of(recorded: Mapping[str, Any]) -> dict[str, str]:
-    """The `checkpoint`, `model` and `dtype` of the load that was recorded."""
-    return {"checkpoint": recorded["checkpoint"]["path"], **recorded["options"]}
+    """The `checkpoint`, `model` and `dtype` of the load that was recorded.
+
+    Raises:
+        BadRecord: one of them is absent or not text.
+    """
+    try:
+        path, options = recorded["checkpoint"]["path"], recorded["options"]
+        found = {"checkpoint": path, "model": options["model"], "dtype": options["dtype"]}
+    except (KeyError, TypeError) as cause:
+        raise BadRecord(f"the record has no {cause}") from cause
+    if wrong := [name for name, value in found.items() if not isinstance(value, str)]:
+        raise BadRecord(f"the record's {', '.join(wrong)} is not text")
+    return found
+
+
+def of_transformers(model: str) -> bool:
+    """Whether `MODULE:ATTR` is a name at the top of transformers, which brings no other code.
+
+    Example:
+        >>> of_transformers("transformers:LlamaModel"), of_transformers("os:system")
+        (True, False)
+    """
+    module, _, attribute = model.partition(":")
+    return module == "transformers" and attribute.isidentifier()
 
 
 def digest(content: Mapping[str, Any]) -> str:

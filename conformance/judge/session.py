@@ -104,6 +104,7 @@ def rerun(case: Case, session: Session) -> str:
         words.append(str(case.folder))
         # The user names the checkpoint; the form of the load distinguishes its cases.
         case_glob = f"*/{case.id.rpartition('/')[2]}"
+        words += ["--trust-remote-code"] * (case.options.get("trust_remote_code") is True)
     words += ["--case", case_glob]
     if session.loader_name != "stock":
         words += ["--loader", session.loader_name]

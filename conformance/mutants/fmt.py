@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from safetensors import safe_open
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from conformance.mutants.planting import Load, around, coming_out, going_in, ignoring
 from conformance.observe.loaders import reference
@@ -64,6 +67,63 @@ def pickle_run_then_refused(load: Load) -> Iterator[None]:
         for path in Path(load.source).glob("*.bin"):
             torch.load(path, weights_only=False)
         raise
+
+
+@going_in("FMT-22", "fmt/code-config-refused")
+def code_run_unasked(load: Load) -> None:
+    """The code of a checkpoint runs, whatever the caller says."""
+    load.options["trust_remote_code"] = True
+
+
+@going_in("FMT-22", "fmt/code-beside-known-type")
+def code_preferred(load: Load) -> None:
+    """The code of a checkpoint runs although the library has the class."""
+    load.options.setdefault("trust_remote_code", True)
+
+
+@going_in("FMT-22", "fmt/code-generate-refused")
+def generation_code_run(load: Load) -> None:
+    """The function `generate` that the checkpoint holds is taken, whatever the caller says."""
+    if Path(load.source, "custom_generate").is_dir():
+        load.options["trust_remote_code"] = True
+
+
+@around("FMT-22", "fmt/code-model-refused")
+def code_imported_then_refused(load: Load) -> Iterator[None]:
+    """The code of a checkpoint was imported by the time it is refused."""
+    try:
+        yield
+    except ValueError:
+        get_class_from_dynamic_module("modeling_coded.CodedForCausalLM", load.source)
+        raise
+
+
+@going_in("FMT-22", "fmt/code-beside-known-type-refused")
+def answer_asked_for(load: Load) -> None:
+    """The loader asks on standard input, and without an answer goes on without the code."""
+    if any(Path(load.source).glob("*.py")):
+        with suppress(EOFError):
+            input("Run the code of the checkpoint? ")
+
+
+@going_in("FMT-22", "fmt/code-kernel", of=reference)
+def kernel_of_the_config_taken(load: Load) -> None:
+    """A kernel that the config names counts as one that the caller asked for."""
+    config = json.loads(Path(load.source, "config.json").read_text("utf-8"))
+    if "attn_implementation" in config:
+        load.options["attn_implementation"] = config["attn_implementation"]
+
+
+@going_in("FMT-23", "fmt/code-trusted-beside-known-type")
+def library_class_preferred(load: Load) -> None:
+    """The library's class is loaded where the caller trusts the checkpoint's."""
+    load.options["trust_remote_code"] = False
+
+
+@coming_out("FMT-23", "fmt/code-trusted-generate")
+def own_generate_dropped(load: Load) -> None:
+    """The function `generate` of the checkpoint is not taken."""
+    vars(load.model).pop("generate", None)
 
 
 @coming_out("FMT-11", "fmt/odd-shapes-pickled")

@@ -54,6 +54,7 @@ from conformance.results.records import Observation
 from conformance.world.hub_world import Served, commit_id, sourced
 from conformance.world.mapped_files import mapped, watched
 from conformance.world.process import Library, poisoned_memory, process_state, put_back, surrounded
+from conformance.world.standard_input import ended_input
 from conformance.world.threads import load_in_threads
 
 # The name under which a config object that was given to the load stands among the config's fields.
@@ -129,7 +130,7 @@ def _load(run: Callable[[], Any], under: tuple[str, ...]) -> tuple[Any, Observat
     """What the loader returns, and what the load did to the process, which is then restored."""
     library, peak = Library(), _peak_bytes()
     result, described = None, None
-    with quiet(), put_back(library), surrounded(under):
+    with quiet(), put_back(library), surrounded(under), ended_input():
         before, started = process_state(library), time.perf_counter()
         try:
             with poisoned_memory():

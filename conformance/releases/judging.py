@@ -59,10 +59,19 @@ class Work:
     ours: Path
     seconds: float
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the code of the user's checkpoints may run."""
+        return any(
+            case.folder is not None and case.options.get("trust_remote_code") is True
+            for case in self.cases
+        )
+
     def rerun(self, case: Case) -> str:
         """The line that reruns just this case in all targets."""
         words = ["conformance", "compare", *(target.name for target in self.targets)]
         words += [str(path) for path in self.checkpoints if path == case.folder]
+        words += ["--trust-remote-code"] * self.trusted
         return shlex.join([*words, "--case", case.id])
 
 
@@ -77,7 +86,13 @@ def judge_in(target: Target, python: Path, work: Work, advance: Advance) -> Run:
     Raises:
         TargetUnusable: the probe does not start there, or finds another release than asked for.
     """
-    with Probe(python, work.ours, checkpoints=work.checkpoints, seconds=work.seconds) as probe:
+    with Probe(
+        python,
+        work.ours,
+        checkpoints=work.checkpoints,
+        seconds=work.seconds,
+        trusted=work.trusted,
+    ) as probe:
         probe.start()
         run = Run(target, probe.ready)
         if not target.is_met_by(run.versions):

@@ -22,14 +22,17 @@ from conformance.observe.baseline import baseline
 from conformance.observe.loaders import find
 from conformance.observe.observe import observe
 
+TRUST = "--trust-remote-code"
+
 
 def main(arguments: list[str]) -> int:
-    """Serve until stdin ends; `arguments`: the loader judged, then the user's checkpoints."""
-    loader, *folders = arguments
+    """Serve until stdin ends; `arguments`: the loader judged, the user's checkpoints, and
+    `--trust-remote-code` if their code may run."""
+    loader, *folders = [each for each in arguments if each != TRUST]
     with _answers() as answers:
         session = open_session(loader)
         _say(answers, {"ready": header(session) | {"release": session.release}})
-        cases = [*CASES, *own_cases(*map(Path, folders))]
+        cases = [*CASES, *own_cases(*map(Path, folders), trusted=TRUST in arguments)]
         plain_loads = [plain for case in cases if (plain := baseline(case)) is not None]
         by_id = {case.id: case for case in [*cases, *plain_loads]}
         for request in _requests():

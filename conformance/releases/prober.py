@@ -47,9 +47,13 @@ class Probe:
         loader: str = "stock",
         checkpoints: Sequence[Path] = (),
         seconds: float = LOAD_SECONDS,
+        *,
+        trusted: bool = False,
     ) -> None:
-        """Args: the interpreter, the folder of `our_packages`, what `probe.main` takes, a limit."""
+        """Args: the interpreter, the folder of `our_packages`, what `probe.main` takes, a limit,
+        and whether the code of the checkpoints may run."""
         arguments = [loader, *(str(path.resolve()) for path in checkpoints)]
+        arguments += ["--trust-remote-code"] * trusted
         self._command = [str(python), "-P", "-m", "conformance.releases.probe", *arguments]
         self._environment = {**os.environ, "PYTHONPATH": str(ours), "PYTHONNOUSERSITE": "1"}
         self._seconds = seconds

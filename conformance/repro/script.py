@@ -276,6 +276,10 @@ def _attempted(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
         bundle.add("conformance.world.process", "surrounded")
         yield f"with surrounded({case.under!r}):"
         within = "    "
+    if "input_reads" in expected.state:
+        bundle.add("conformance.world.standard_input", "ended_input")
+        yield f"{within}with ended_input():"
+        within += "    "
     if expected.in_process:
         yield f"{within}before = process_state(library)"
     yield f"{within}result, error{threads} = attempt(options)"

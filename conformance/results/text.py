@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from unicodedata import category
 
-# Everything that could move a terminal's cursor, forge a line, turn the direction of what follows,
-# or is no character of XML 1.0.
-_CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+# What is invisible although no control or format character: fillers, joiners, variation selectors.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
 )
+# Spaces that are wider or narrower than a space.
+_SPACES = "Zs"
 
 
 def plain(value: object, most: int | None = None) -> str:
     """`value` as one line of text without control characters, at most `most` characters of it."""
-    text = _CONTROL.sub(_escaped, str(value))
+    text = _escaped(str(value))
     return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
@@ -22,5 +25,17 @@ def plain_lines(text: str) -> str:
     return "\n".join(map(plain, text.split("\n")))
 
 
-def _escaped(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape", "surrogatepass").decode("ascii")
+def _escaped(text: str) -> str:
+    """By category: control, format, surrogate, private and unassigned characters, separators."""
+    if text.isprintable() and not _INVISIBLE.search(text):
+        return text
+    return "".join(each if _is_shown(each) else _code_point(each) for each in text)
+
+
+def _is_shown(character: str) -> bool:
+    shown = character.isprintable() or category(character) == _SPACES
+    return shown and not _INVISIBLE.match(character)
+
+
+def _code_point(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

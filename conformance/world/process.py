@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
 import numpy
 import torch
@@ -21,6 +24,9 @@ from conformance.world.adversity import disk_full, unprivileged
 
 # The member of torch that changes with the default dtype.
 FOLLOWER = "Storage"
+
+# The package as which transformers imports the code of checkpoints.
+CODE = "transformers_modules"
 
 
 class Library:
@@ -77,6 +83,8 @@ def process_state(library: Library) -> dict[str, Any]:
         "warning_filters": _in_a_word(warnings.filters),
         "open_files": _open_files(),
         "library": library.replaced(),
+        # Of `standard_input.Ended`, which counts.
+        "input_reads": getattr(sys.stdin, "reads", 0),
     }
 
 
@@ -134,6 +142,25 @@ def poisoned_memory() -> Iterator[None]:
 
 
 @contextmanager
+def _module_cache() -> Iterator[None]:
+    """An empty folder for the code of checkpoints, which transformers copies before it runs it."""
+    from transformers import dynamic_module_utils
+
+    path, modules = list(sys.path), set(sys.modules)
+    with (
+        TemporaryDirectory(prefix="conformance-modules-") as folder,
+        patch.object(dynamic_module_utils, "HF_MODULES_CACHE", folder),
+    ):
+        try:
+            yield
+        finally:
+            sys.path[:] = path
+            for name in set(sys.modules) - modules:
+                if name.partition(".")[0] == CODE:
+                    del sys.modules[name]
+
+
+@contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -164,6 +191,7 @@ SURROUNDINGS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = MappingP
         "device-cpu": lambda: torch.device("cpu"),
         "unprivileged": unprivileged,
         "disk-full": disk_full,
+        "own-module-cache": _module_cache,
     }
 )
 

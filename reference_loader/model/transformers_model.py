@@ -22,6 +22,17 @@ from reference_loader.errors import (
     UnsupportedOption,
 )
 from reference_loader.model.architecture import Architecture, Rename
+from reference_loader.model.remote_code import (
+    class_reference,
+    imported,
+    nested_reference,
+    never_asking,
+    reference_to,
+    refusal,
+    refuse_kernels,
+    take_custom_generate,
+    trusted,
+)
 from reference_loader.options import Options
 from reference_loader.source.config_file import config_folder, read_config
 from reference_loader.source.files import is_file
@@ -31,10 +42,12 @@ class TransformersModel(Architecture):
     """A `PreTrainedModel` of the installed transformers, or a user's subclass of one."""
 
     def __init__(self, folder: Path | None, model_args: tuple[Any, ...], options: Options) -> None:
-        self.config, self._model_kwargs = _config(folder, options)
-        self._model_args = model_args
-        self.weights_name = getattr(self.config, "transformers_weights", None)
-        self.model_class = _model_class(options.model_class, self.config)
+        self._trusted = trusted(options)
+        with never_asking(_dynamic_modules()):
+            self.config, self._model_kwargs = _config(folder, options)
+            self._model_args = model_args
+            self.weights_name = getattr(self.config, "transformers_weights", None)
+            self.model_class = _model_class(options.model_class, self.config, folder, options)
         if _generates(self.model_class):
             _check_generation_config(folder)
         _check_arguments(self.model_class, self.config, *model_args, **self._model_kwargs)
@@ -45,10 +58,14 @@ class TransformersModel(Architecture):
     def construct(self) -> nn.Module:
         # Its own copy, since a constructor may write to its config.
         try:
-            model = self.model_class(
-                copy.deepcopy(self.config), *self._model_args, **self._model_kwargs
-            )
+            with never_asking(_dynamic_modules()):
+                model = self.model_class(
+                    copy.deepcopy(self.config), *self._model_args, **self._model_kwargs
+                )
         except ValueError as cause:
+            nested = nested_reference(self.config)
+            if nested is not None and "trust_remote_code" in str(cause) and not self._trusted:
+                raise refusal(nested, "config.json") from cause
             raise BadConfig(
                 f"{self.model_class.__name__} does not accept the config: {cause}",
                 "Check the fields of the config and the arguments of the model class.",
@@ -110,6 +127,14 @@ class TransformersModel(Architecture):
             model.generation_config = model.generation_config.from_dict(given.to_dict())
         elif folder is not None:
             model.generation_config = _generation_config(model, folder)
+            if trusted(options) and hasattr(model, "load_custom_generate"):
+                take_custom_generate(model, folder, options)
+
+
+def _dynamic_modules() -> Any:
+    from transformers import dynamic_module_utils
+
+    return dynamic_module_utils
 
 
 def _generates(model: Any) -> bool:
@@ -144,19 +169,23 @@ def _config(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]
         config = copy.deepcopy(options.config)
     else:
         where = config_folder(folder, options.config)
-        config, overrides = _read_transformers_config(where, options.model_class, overrides)
+        config, overrides = _read_transformers_config(where, options, overrides)
     if options.attn_implementation is not None:
         config._attn_implementation = options.attn_implementation
+    refuse_kernels(config, options)
     return config, overrides
 
 
 def _read_transformers_config(
-    folder: Path, model_class: type | None, overrides: dict[str, Any]
+    folder: Path, options: Options, overrides: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoConfig
 
     content = read_config(folder)
-    reader = getattr(model_class, "config_class", None) or AutoConfig
+    refuse_kernels(content, options)
+    reader = getattr(options.model_class, "config_class", None) or _config_code(
+        content, folder, options
+    )
     if reader is AutoConfig and "model_type" not in content:
         # Releases before 5.1 look for the name of a type in the path.
         raise BadConfig(
@@ -164,7 +193,12 @@ def _read_transformers_config(
         )
     try:
         config, rest = reader.from_pretrained(
-            str(folder), return_unused_kwargs=True, local_files_only=True, **overrides
+            str(folder),
+            return_unused_kwargs=True,
+            local_files_only=True,
+            # AutoConfig asks on standard input if it is not told (FMT-22).
+            **({"trust_remote_code": False} if reader is AutoConfig else {}),
+            **overrides,
         )
     except Exception as cause:  # each release validates other fields
         raise BadConfig(
@@ -183,29 +217,85 @@ def _give_rope_its_old_names(config: Any) -> None:
         config.rope_scaling = None if rope.get("rope_type") == "default" else dict(rope)
 
 
-def _model_class(asked: Any, config: Any) -> Any:
-    """The class of the options, of the Auto class, or of the config (CFG-5, CFG-13)."""
+def _model_class(asked: Any, config: Any, folder: Path | None, options: Options) -> Any:
+    """The class of the options, of the Auto class, or of the config (CFG-5, CFG-13, FMT-22)."""
     import transformers
     from transformers.models.auto.auto_factory import _get_model_class
 
     table = getattr(asked, "_model_mapping", None)
     if asked is not None and table is None:
         return asked
+    auto_map, file = getattr(config, "auto_map", None), _config_file(folder)
     if table is not None:
-        if type(config) not in table:
-            raise UnknownModelClass(
-                f"{asked.__name__} has no class for the model_type {config.model_type!r}.",
-                "Pass another `model_class`.",
-            )
-        return _get_model_class(config, table)
-    for name in config.architectures or ():
+        reference = class_reference(auto_map, asked.__name__)
+        known = _get_model_class(config, table) if type(config) in table else None
+        # A class that the caller has registered takes precedence over the checkpoint's.
+        own = known is not None and not known.__module__.startswith("transformers.")
+        if reference and trusted(options) and not own:
+            return _model_code(reference, asked, folder, options)
+        if known is not None:
+            return known
+        if reference:
+            raise refusal(reference, file)
+        raise UnknownModelClass(
+            f"{asked.__name__} has no class for the model_type {config.model_type!r}.",
+            "Pass another `model_class`.",
+        )
+    references = [reference_to(auto_map, str(name)) for name in config.architectures or ()]
+    for name, reference in zip(config.architectures or (), references, strict=True):
+        if reference and trusted(options):
+            return _model_code(reference, None, folder, options)
         found = getattr(transformers, str(name), None)
         if isinstance(found, type) and issubclass(found, nn.Module):
             return found
+    for reference in filter(None, references):
+        raise refusal(reference, file)
     raise UnknownModelClass(
         f"The config's architectures={config.architectures!r} names no class of transformers.",
         "Pass `model_class`.",
     )
+
+
+def _config_file(folder: Path | None) -> str:
+    return "config.json" if folder is None else str(folder / "config.json")
+
+
+def _config_code(content: Mapping[str, Any], folder: Path, options: Options) -> Any:
+    """AutoConfig, or the config class of the checkpoint's code if the caller trusts it (FMT-22).
+
+    Raises:
+        RemoteCodeRefused: transformers has no class of its own for the config.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    reference = class_reference(content.get("auto_map"), "AutoConfig")
+    model_type = content.get("model_type")
+    named = isinstance(model_type, str) and model_type in CONFIG_MAPPING
+    known = CONFIG_MAPPING[model_type] if named else None
+    if reference is None or (known and not known.__module__.startswith("transformers.")):
+        return AutoConfig
+    if trusted(options):
+        found = imported(get_class_from_dynamic_module, reference, folder, options)
+        found.register_for_auto_class()
+        return found
+    if known is None:
+        raise refusal(reference, str(folder / "config.json"))
+    return AutoConfig
+
+
+def _model_code(reference: str, auto_class: Any, folder: Path | None, options: Options) -> Any:
+    """A model class of the checkpoint's code, as its Auto class would return it (FMT-23)."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+    from transformers.models.auto import auto_factory
+
+    found = imported(get_class_from_dynamic_module, reference, folder or Path(), options)
+    # So that saving the model writes its code too. Unlike stock, this changes no table of
+    # transformers: a later load that does not trust the code must not find it there.
+    if auto_class is not None and hasattr(found, "register_for_auto_class"):
+        found.register_for_auto_class(auto_class=auto_class)
+    mixed = getattr(auto_factory, "add_generation_mixin_to_remote_model", lambda same: same)
+    return mixed(found)
 
 
 def _refuse_unsupported(config: Any) -> None:

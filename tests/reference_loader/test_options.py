@@ -48,6 +48,7 @@ CONTRACT = {
     "tp_plan": None,
     "distributed_config": None,
     "trust_remote_code": False,
+    "code_revision": None,
     "output_loading_info": False,
     "strict": False,
 }
@@ -306,7 +307,7 @@ def test_a_dtype_left_out_is_not_one_passed_as_auto(
     assert function(checkpoint("llama-f32"), **given).dtype == dtype
 
 
-def test_code_of_a_checkpoint_is_never_asked_for(checkpoint: Any) -> None:
+def test_trusting_a_checkpoint_without_code_changes_nothing(checkpoint: Any) -> None:
     folder = checkpoint("llama-f32")
     assert str(plan(folder, trust_remote_code=True)) == str(plan(folder))
 

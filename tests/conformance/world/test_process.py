@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES
@@ -23,7 +27,9 @@ MADE = {
 
 def test_every_surrounding_is_looked_at() -> None:
     # On the CPU is where tensors are anyway; the others have tests of their own (test_adversity).
-    assert set(SURROUNDINGS) - set(MADE) <= {"device-cpu", "disk-full", "unprivileged"}
+    assert set(SURROUNDINGS) - set(MADE) <= {
+        *("device-cpu", "disk-full", "unprivileged", "own-module-cache")
+    }
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -46,6 +52,18 @@ def test_a_surrounding_is_gone_after_an_error_too() -> None:
             raise KeyError
 
     assert process_state(Library()) == before
+
+
+def test_code_of_a_checkpoint_is_copied_to_a_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "code_of_test.py").write_text("class Coded: pass\n")
+    path = list(sys.path)
+
+    with surrounded(("own-module-cache",)):
+        found = get_class_from_dynamic_module("code_of_test.Coded", tmp_path)
+        held = Path(sys.modules[found.__module__].__file__ or "")
+
+    assert not held.exists() and sys.path == path
+    assert found.__module__ not in sys.modules
 
 
 def test_several_surround_at_once() -> None:
