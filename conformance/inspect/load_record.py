@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import struct
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from conformance.observe.observe import observe
 from conformance.results.compact import compact, expanded
 from conformance.results.records import Observation
 from conformance.results.runs import now, write_whole
+from conformance.world.hub_world import stay_offline
 
 SCHEMA = 1
 
@@ -218,7 +218,7 @@ def _moved(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def _observed(load: Load) -> Observation:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the checkpoint is local; no request is needed
+    stay_offline()  # the checkpoint is local; no request is needed
     seen = observe(load.case(), stock, measured=True).observation
     seen = replace(seen, config=_anywhere(seen.config, load.folder))
     return seen if seen.exception is not None else expanded(json.loads(json.dumps(compact(seen))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import time
@@ -20,6 +19,7 @@ from conformance.observe.loaders import Loader, find, reference
 from conformance.observe.observe import observe, warm_up
 from conformance.results.records import DIVERGE, ERROR, SKIP, Observation, Result
 from conformance.world.gpus import described, lacks, prepare
+from conformance.world.hub_world import stay_offline
 
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "huggingface_hub")
 
@@ -51,7 +51,7 @@ def open_session(loader_name: str, device: str = "cpu") -> Session:
         UnknownLoader: see `loaders.find`.
     """
     # A path that is no folder must not become a request to a Hub.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    stay_offline()
     prepare(device)
     session = Session(loader_name, find(loader_name), version("transformers"), device)
     first = next(case for case in CASES if case.greedy)

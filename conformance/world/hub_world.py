@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -45,6 +46,13 @@ class Served:
             content = request.sent if request.status in (200, 206) else 0
             sent[name] = sent.get(name, 0) + content
         return sent
+
+
+# Where the client and transformers keep whether they may ask; of these, each release has some.
+OFFLINE = (
+    ("huggingface_hub.constants", "HF_HUB_OFFLINE"),
+    ("transformers.utils.hub", "_is_offline_mode"),
+)
 
 
 @contextmanager
@@ -87,6 +95,18 @@ def asking(hub: Hub, cache: Path, offline: bool = False) -> Iterator[None]:
         exchanged.enter_context(_environment())
         exchanged.enter_context(_connections())
         yield
+
+
+def stay_offline() -> None:
+    """Let no load ask the real Hub, unless the user has set HF_HUB_OFFLINE otherwise.
+
+    The client reads the variable when it is imported, which may have happened already.
+    """
+    if os.environ.setdefault("HF_HUB_OFFLINE", "1").upper() not in ("1", "ON", "YES", "TRUE"):
+        return
+    for place, name in OFFLINE:
+        if hasattr(sys.modules.get(place), name):
+            setattr(sys.modules[place], name, True)
 
 
 def commit_id(source: Path) -> str:

@@ -205,3 +205,18 @@ def test_a_failure_passes_after_as_many_times_as_the_case_says(judging: Any) -> 
         return reference(cls, source, **options)
 
     assert observe(trial, tries_twice).observation.exception is None
+
+
+def test_a_client_that_is_imported_already_stays_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub_world.stay_offline()
+    assert constants.HF_HUB_OFFLINE
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # the user wants the Hub
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub_world.stay_offline()
+    assert not constants.HF_HUB_OFFLINE
