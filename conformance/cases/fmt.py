@@ -270,7 +270,7 @@ CASES = [
     *(
         Case(
             f"fmt/code-trusted-{name}",
-            ("FMT-23",),
+            ("FMT-23", "OUT-3"),
             greedy=True,
             **with_code(f"{fault}-unmarked", model, TRUSTED),
         )

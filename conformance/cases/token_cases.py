@@ -70,7 +70,8 @@ def _refuse_code(load: Load) -> None:
         KeyError: it names something else.
     """
     module, _, attribute = load.model.partition(":")
-    if module not in MODULES or not attribute.isidentifier():
+    # Without a class, the config names one of transformers.
+    if load.model and (module not in MODULES or not attribute.isidentifier()):
         raise KeyError(f"the class {load.model!r}")
     for name, value in load.options.items():
         if name in CODE or (isinstance(value, Torch) and not value.name.isidentifier()):

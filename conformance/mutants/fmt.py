@@ -120,7 +120,7 @@ def library_class_preferred(load: Load) -> None:
     load.options["trust_remote_code"] = False
 
 
-@coming_out("FMT-23", "fmt/code-trusted-generate")
+@coming_out("OUT-3", "fmt/code-trusted-generate")
 def own_generate_dropped(load: Load) -> None:
     """The function `generate` of the checkpoint is not taken."""
     vars(load.model).pop("generate", None)

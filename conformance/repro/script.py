@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,7 +194,12 @@ def _model(case: Case, bundle: Bundle) -> str:
     """The name of the class, which the bundle defines or imports."""
     module, _, name = case.model.partition(":")
     if not case.model:
-        module, name = "transformers", named_class(str(case.source())).__name__
+        trusted = case.options.get("trust_remote_code") is True
+        module, name = "transformers", "AutoModelForCausalLM"
+        with suppress(
+            ValueError
+        ):  # the class is code that the load refuses, as the Auto class does
+            name = named_class(str(case.source()), trusted).__name__
     if module.partition(".")[0] in OURS:
         bundle.add(module, name)
     else:

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import struct
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -396,6 +397,10 @@ def _replace() -> None:
     nn.Module.register_parameter = functools.partialmethod(original)  # type: ignore[assignment]
 
 
+def _read_standard_input() -> str:
+    return sys.stdin.read()  # that of the time of the load
+
+
 DISTURBANCES: dict[str, Callable[[], Any]] = {
     "default_dtype": lambda: torch.set_default_dtype(torch.float64),
     "default_device": lambda: torch.set_default_device("meta"),
@@ -403,6 +408,7 @@ DISTURBANCES: dict[str, Callable[[], Any]] = {
     "threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
     "rng": lambda: torch.rand(1),
     "python_rng": random.random,
+    "input_reads": _read_standard_input,
     "numpy_rng": numpy.random.rand,
     "environment": _set_environment,
     "warning_filters": lambda: warnings.simplefilter("ignore", UserWarning),
