@@ -22,7 +22,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check check-plain test test-nightly test-stable selftest test-releases wheel-check releases \
+.PHONY: check check-plain test test-slow test-nightly test-stable selftest test-releases wheel-check releases \
   gpu gpu-test gpu-check gpu-bench gpu-ring gpu-against lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
@@ -35,7 +35,10 @@ selftest: $(STAMP)  ## every planted fault is caught by its clause, an honest co
 	@$(BIN)/conformance selftest
 
 test: lint docs-check  ## lint, types, freshness of the docs, then every test
-	$(BIN)/python -m pytest -o strict=true -n auto $(ARGS)
+	$(BIN)/python -m pytest -o strict=true -n auto -m "not slow" $(ARGS)
+
+test-slow: $(STAMP)  ## the tests that `make test` leaves out to stay within five minutes
+	$(BIN)/python -m pytest -o strict=true -n auto -m "slow and not gpu" $(ARGS)
 
 test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50; some minutes
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true tests/reference_loader/test_differential.py $(ARGS)

@@ -18,6 +18,8 @@ from tests.packaging.environments import (
     source_copy,
 )
 
+pytestmark = pytest.mark.slow  # `make test-slow`, which CI runs
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -10,6 +10,8 @@ import pytest
 
 from tests.packaging.environments import empty_environment, outside, share, source_copy
 
+pytestmark = pytest.mark.slow  # `make test-slow`, which CI runs
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
