@@ -146,18 +146,29 @@ def _module_cache() -> Iterator[None]:
     """An empty folder for the code of checkpoints, which transformers copies before it runs it."""
     from transformers import dynamic_module_utils
 
-    path, modules = list(sys.path), set(sys.modules)
+    path = list(sys.path)
+    before = {name: module for name, module in sys.modules.items() if _is_code(name)}
     with (
         TemporaryDirectory(prefix="conformance-modules-") as folder,
         patch.object(dynamic_module_utils, "HF_MODULES_CACHE", folder),
     ):
+        # A package that was imported from another folder would be looked into for this one's code.
+        _forget_code()
         try:
             yield
         finally:
             sys.path[:] = path
-            for name in set(sys.modules) - modules:
-                if name.partition(".")[0] == CODE:
-                    del sys.modules[name]
+            _forget_code()
+            sys.modules.update(before)
+
+
+def _forget_code() -> None:
+    for name in [name for name in sys.modules if _is_code(name)]:
+        del sys.modules[name]
+
+
+def _is_code(module: str) -> bool:
+    return module.partition(".")[0] == CODE
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,13 @@ def test_the_default_dtype_is_no_replaced_function() -> None:
 
     with surrounded(("default-dtype-bfloat16",)):
         assert library.replaced() == []
+
+
+def test_code_of_a_checkpoint_is_not_looked_for_where_other_code_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = types.ModuleType("transformers_modules")
+    monkeypatch.setitem(sys.modules, "transformers_modules", elsewhere)
+    with surrounded(("own-module-cache",)):
+        assert "transformers_modules" not in sys.modules
+    assert sys.modules["transformers_modules"] is elsewhere
