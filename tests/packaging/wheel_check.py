@@ -101,7 +101,7 @@ def steps() -> list[Step]:
             shows="res/single|1 cases",
         ),
         step("conformance render out/check", leaves=checked),
-        step("conformance fixture llama-tied-head ckpt", leaves="ckpt/config.json"),
+        step("conformance fixture llama-f32 ckpt", leaves="ckpt/config.json"),
         step("conformance fixture llama-f32 broken --fault truncated-shard"),
         step("conformance check ckpt --out out/own", leaves="out/own/report.html"),
         step("conformance explain ckpt", shows="model.embed_tokens.weight|peak"),
