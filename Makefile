@@ -34,7 +34,7 @@ check-plain: $(STAMP)  ## the same with the fast paths of the reference turned o
 selftest: $(STAMP)  ## every planted fault is caught by its clause, an honest copy by none
 	@$(BIN)/conformance selftest
 
-test: lint docs-check  ## lint, types, freshness of the docs, then every test
+test: lint docs-check  ## lint, types, freshness of the docs, then all tests but the slow ones
 	$(BIN)/python -m pytest -o strict=true -n auto -m "not slow" $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that `make test` leaves out to stay within five minutes
