@@ -21,7 +21,7 @@ from reference_loader.errors import LoadError
 from reference_loader.formats.stored import Format
 from reference_loader.model.choose import choose
 from reference_loader.options import Options
-from reference_loader.plan.parts import Action
+from reference_loader.plan.decisions import Action
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.source.checkpoint import may_be_id, open_folder
 
@@ -40,7 +40,7 @@ class Part:
     Attributes:
         device: "cpu", "cuda:0", "disk".
         stored, dtype: names of dtypes; `stored` is empty for what no file holds.
-        action: see `reference_loader.plan.parts.Action`, or "initialised".
+        action: see `reference_loader.plan.decisions.Action`, or "initialised".
         tensors, parameters: how many; parameters are elements.
         on_disk, in_memory: bytes.
     """

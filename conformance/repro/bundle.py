@@ -1,6 +1,6 @@
 """The source of our definitions with everything they need, as one text without our packages.
 
-A script needs some of about ninety definitions from eight files. One runtime file with all of them
+A script needs some of about ninety definitions from eight files. One file with all of them
 would have to repeat the code with which the conformance suite itself observes.
 """
 

@@ -14,7 +14,8 @@ from conformance.judge.session import Session, baseline_of, header, rerun
 from conformance.judge.verdict import verdict
 from conformance.observe.loaders import reference
 from conformance.observe.observe import observe
-from conformance.repro.runtime import (
+from conformance.repro.script import Expected, script
+from conformance.repro.script_functions import (
     TENSOR_FACTS,
     Places,
     dict_places,
@@ -22,7 +23,6 @@ from conformance.repro.runtime import (
     module_places,
     tensor_places,
 )
-from conformance.repro.script import Expected, script
 from conformance.results.records import ERROR, SKIP, Observation, Result
 from conformance.spec import clauses
 

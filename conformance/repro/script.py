@@ -22,11 +22,11 @@ from conformance.cases.case import (
 from conformance.observe.loaders import named_class
 from conformance.observe.observe import PASSED
 from conformance.repro.bundle import OURS, Bundle
-from conformance.repro.runtime import TENSOR_FACTS, Places
+from conformance.repro.script_functions import TENSOR_FACTS, Places
 
 WIDTH = 99
 
-SCRIPTED = "conformance.repro.runtime"
+SCRIPTED = "conformance.repro.script_functions"
 
 # The functions that find places in the result of a load, and the prefixes of those places.
 FINDERS = {

@@ -20,7 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 from conformance.cases.case import CHUNK, CONFIG_REPOSITORY, HALF_FILE, Case, OnHub
-from conformance.world.adversity import copied
+from conformance.world.hostile_filesystem import copied
 from conformance_fixtures.hub.hub import Hub
 from conformance_fixtures.hub.pages import id_of, read_commit
 from conformance_fixtures.write import materialise

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from conformance.results.fingerprint import fingerprint
-from conformance.world.adversity import disk_full, unprivileged
+from conformance.world.hostile_filesystem import disk_full, unprivileged
 
 # The member of torch that changes with the default dtype.
 FOLLOWER = "Storage"

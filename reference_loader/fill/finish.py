@@ -10,7 +10,7 @@ from reference_loader.formats.reader import opened
 from reference_loader.model.architecture import Architecture
 from reference_loader.model.skeleton import like, put
 from reference_loader.options import Options
-from reference_loader.plan.parts import Action
+from reference_loader.plan.decisions import Action
 from reference_loader.plan.plan import LoadPlan
 
 

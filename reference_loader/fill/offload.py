@@ -15,8 +15,8 @@ from torch import nn
 from reference_loader.errors import BadOptions, DiskFull
 from reference_loader.model.skeleton import like, put
 from reference_loader.options import Options
+from reference_loader.plan.decisions import Placement
 from reference_loader.plan.devices import DISK, memory_device
-from reference_loader.plan.parts import Placement
 from reference_loader.plan.plan import LoadPlan
 
 

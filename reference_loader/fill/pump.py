@@ -14,7 +14,7 @@ from reference_loader.fill.ring import carriers
 from reference_loader.formats.reader import opened
 from reference_loader.formats.safetensors import MappedFile
 from reference_loader.model.skeleton import Skeleton, put_into
-from reference_loader.plan.parts import Action, Placement
+from reference_loader.plan.decisions import Action, Placement
 from reference_loader.plan.plan import LoadPlan
 
 

@@ -19,7 +19,7 @@ import torch
 from reference_loader.errors import BadTensorFile
 from reference_loader.fill.copies import LIBC, Copy, Crew, Way
 from reference_loader.formats.safetensors import MappedFile
-from reference_loader.plan.parts import Workers
+from reference_loader.plan.decisions import Workers
 
 PAGE = mmap.PAGESIZE
 

@@ -14,8 +14,16 @@ from reference_loader.model.architecture import Architecture, Rename
 from reference_loader.model.skeleton import EXTRA_STATE, Skeleton, Slot
 from reference_loader.options import Options
 from reference_loader.plan import devices, names
+from reference_loader.plan.decisions import (
+    Action,
+    Fresh,
+    Inventory,
+    Match,
+    Mismatch,
+    Placement,
+    Ties,
+)
 from reference_loader.plan.dtypes import ModelDtype, tensor_dtype
-from reference_loader.plan.parts import Action, Fresh, Inventory, Match, Mismatch, Placement, Ties
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.plan.workers import waits, workers_for
 from reference_loader.source.checkpoint import Checkpoint

@@ -11,8 +11,16 @@ from typing import Any
 import torch
 
 from reference_loader.errors import shown
+from reference_loader.plan.decisions import (
+    Fresh,
+    Inventory,
+    Match,
+    Mismatch,
+    Placement,
+    Ties,
+    Workers,
+)
 from reference_loader.plan.dtypes import ModelDtype
-from reference_loader.plan.parts import Fresh, Inventory, Match, Mismatch, Placement, Ties, Workers
 from reference_loader.source.checkpoint import Checkpoint
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from reference_loader.plan.parts import Action, Placement, Workers
+from reference_loader.plan.decisions import Action, Placement, Workers
 
 # Bytes of a file that are cast at a time: they are read and cast within a core's cache.
 CHUNK = 2**21

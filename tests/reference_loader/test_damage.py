@@ -19,10 +19,10 @@ from conformance.cases.case import INVALID, Case
 from conformance.cases.catalogue import CASES
 from conformance.observe.loaders import reference
 from conformance.observe.observe import observe, warm_up
-from conformance.world.adversity import disk_full, unprivileged
+from conformance.world.hostile_filesystem import disk_full, unprivileged
 from conformance.world.user_models import Overtaken
 from conformance_fixtures.faults import FAULTS
-from conformance_fixtures.faults.file import NEWER
+from conformance_fixtures.faults.special_files import NEWER
 from conformance_fixtures.files import write_bin
 from reference_loader import errors, from_pretrained
 

@@ -30,7 +30,7 @@ from conformance.world import memory
 from conformance_fixtures.hub.hub import Hub
 from conformance_fixtures.llama2_7b import NAME, hollow
 from conformance_fixtures.write import materialise
-from reference_loader.plan.parts import Action, Workers
+from reference_loader.plan.decisions import Action, Workers
 
 GIB = 2**30
 PARAMETERS = 6_738_415_616

@@ -27,7 +27,7 @@ MADE = {
 
 
 def test_every_surrounding_is_looked_at() -> None:
-    # On the CPU is where tensors are anyway; the others have tests of their own (test_adversity).
+    # On the CPU is where tensors are anyway; the others have tests of their own.
     assert set(SURROUNDINGS) - set(MADE) <= {
         *("device-cpu", "disk-full", "unprivileged", "own-module-cache")
     }

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from conformance.world.memory import forget, resident
-from conformance_fixtures.faults.edit import read_weights
+from conformance_fixtures.faults.checkpoint_edits import read_weights
 from conformance_fixtures.files import SAFETENSORS_DTYPES, write_safetensors
 from reference_loader import LoadError, from_pretrained, plan
 from reference_loader.fill import ring
@@ -24,7 +24,7 @@ from reference_loader.fill.copies import Copy, Crew
 from reference_loader.fill.ring import PAGE, Lane, carriers
 from reference_loader.formats.safetensors import MappedFile, read_header
 from reference_loader.llama import Llama
-from reference_loader.plan.parts import Workers
+from reference_loader.plan.decisions import Workers
 from reference_loader.plan.workers import CHUNK, SLOT
 
 MIB = 2**20

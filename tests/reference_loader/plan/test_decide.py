@@ -18,8 +18,8 @@ from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.model.skeleton import Skeleton, Slot, build
 from reference_loader.options import Options
 from reference_loader.plan import decide
+from reference_loader.plan.decisions import Mismatch
 from reference_loader.plan.names import mapping_renames
-from reference_loader.plan.parts import Mismatch
 from reference_loader.source.checkpoint import locate
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)

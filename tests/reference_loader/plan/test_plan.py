@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from conformance_fixtures.faults.edit import read_weights
+from conformance_fixtures.faults.checkpoint_edits import read_weights
 from reference_loader import LoadPlan, from_pretrained, plan
 from reference_loader.errors import NotStrict, ShapeMismatch
 from reference_loader.fill import pump
@@ -21,7 +21,7 @@ from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.llama import Llama
 from reference_loader.model.skeleton import build, put
 from reference_loader.plan.decide import decide_action
-from reference_loader.plan.parts import Action
+from reference_loader.plan.decisions import Action
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
