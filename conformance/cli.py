@@ -46,12 +46,13 @@ class Parser(argparse.ArgumentParser):
     """Argparse with the contract's exit code for usage."""
 
     def error(self, message: str) -> NoReturn:
+        """The command line's exit code for usage, 64, with the message."""
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """The command line: run one command; its exit code.
 
     Returns:
         The exit code: 0 as expected, 1 a divergence or regression, 2 no verdict, 3 a stale
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command that was parsed; its errors become one line and an exit code."""
+    """Run the command that the command line parsed; its errors become one line and an exit code."""
     from conformance.commands.arguments import HarnessError, UsageError
     from conformance.results.text import plain
     from reference_loader.errors import LoadError, RemoteCodeRefused
@@ -102,7 +103,7 @@ def parser(words: Sequence[str]) -> Parser:
         "conformance",
         description="Hold any loader and any release against a specification of from_pretrained.",
         usage="conformance [--version] COMMAND ...",
-        epilog=_listing(),
+        epilog=_list_of_commands(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=_versions())
@@ -126,7 +127,8 @@ def _end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def _listing() -> str:
+def _list_of_commands() -> str:
+    """The commands of the command line by group, for its help."""
     width = max(len(name) for group in COMMANDS.values() for name in group)
     parts = []
     for title, group in COMMANDS.items():
@@ -137,12 +139,13 @@ def _listing() -> str:
 
 
 def _versions() -> str:
-    """Ours, and those of the packages that decide what a load becomes."""
+    """The version of the command line, and of packages that decide what a load becomes."""
     names = ("from-pretrained-conformance", "transformers", "torch", "safetensors", "accelerate")
     return "\n".join(f"{name} {_version(name)}" for name in names)
 
 
 def _version(package: str) -> str:
+    """The installed version of a package, for `conformance --version`."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -25,7 +25,7 @@ OUTSIDE = "conformance/cases.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of the plugin."""
+    """The options of the pytest plugin."""
     group = parser.getgroup("conformance", "hold from_pretrained against its specification")
     group.addoption("--conformance", action="store_true", help="add the conformance cases")
     group.addoption("--conformance-loader", default="stock", metavar="stock|reference|MODULE:ATTR")
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With `--conformance`, collect the cases besides what was named."""
+    """With `--conformance`, have pytest collect the cases besides what was named."""
     if config.getoption("--conformance") or config.getoption("--conformance-checkpoint"):
         config.args.append(str(COLLECTED))
 
@@ -52,6 +52,8 @@ class Cases(pytest.File):
     """The cases that the options select."""
 
     def collect(self) -> Iterator[pytest.Item]:
+        """The cases that pytest's options select, as items."""
+
         from conformance.cases.catalogue import CASES, own_cases, select
         from conformance.observe.loaders import UnknownLoader, find
         from conformance.spec import clauses
@@ -86,6 +88,8 @@ class CaseItem(pytest.Item):
         self.case = case
 
     def runtest(self) -> None:
+        """Judge the case as pytest's item: a divergence fails, a known deviation is an xfail."""
+
         from conformance.judge.session import judge
         from conformance.results.records import DIVERGE, ERROR, KNOWN, SKIP
 
@@ -99,6 +103,8 @@ class CaseItem(pytest.Item):
             pytest.xfail(f"known deviation {result.deviation}: {result.reason}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The explanation of a case that failed in pytest."""
+
         from conformance.report.explanation import explanation
 
         if isinstance(excinfo.value, CaseFailed):
@@ -106,6 +112,7 @@ class CaseItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
+        """The place and the name of the case for pytest."""
         return self.path, None, self.name
 
 
@@ -121,6 +128,8 @@ _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 
 
 def _session(config: pytest.Config) -> Session:
+    """The session that pytest's items share."""
+
     from conformance.judge.session import open_session
 
     if _SESSION not in config.stash:

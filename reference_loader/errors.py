@@ -28,6 +28,7 @@ def shown(name: str) -> str:
 
 
 def _escaped(character: str) -> str:
+    """An unprintable or invisible character as an escape, for a message of an error."""
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 

@@ -98,7 +98,7 @@ def rope_frequencies(config: Mapping[str, Any]) -> Tensor:
         case "default":
             scaled = plain
         case "linear":
-            scaled = [frequency / _number(rope, "factor") for frequency in plain]
+            scaled = [frequency / _config_number(rope, "factor") for frequency in plain]
         case "llama3":
             scaled = [_llama3(frequency, rope) for frequency in plain]
         case other:
@@ -108,9 +108,9 @@ def rope_frequencies(config: Mapping[str, Any]) -> Tensor:
 
 def _llama3(frequency: float, rope: Mapping[str, Any]) -> float:
     """One frequency, scaled as in Llama 3.1; the formula is in `rope_frequencies`."""
-    low, high = _number(rope, "low_freq_factor"), _number(rope, "high_freq_factor")
-    turns = _number(rope, "original_max_position_embeddings") * frequency / (2 * math.pi)
-    slowed = frequency / _number(rope, "factor")
+    low, high = _config_number(rope, "low_freq_factor"), _config_number(rope, "high_freq_factor")
+    turns = _config_number(rope, "original_max_position_embeddings") * frequency / (2 * math.pi)
+    slowed = frequency / _config_number(rope, "factor")
     if turns > high:
         return frequency
     if turns < low:
@@ -137,7 +137,7 @@ def _rope_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _head_dim(config: Mapping[str, Any]) -> int:
-    """D: given, or the hidden size divided by the number of heads."""
+    """A Llama head's width D: given, or the hidden size divided by the number of heads."""
     hidden = config.get("hidden_size", _Shape.hidden_size)
     heads = config.get("num_attention_heads", _Shape.num_attention_heads)
     head_dim = config.get("head_dim")
@@ -150,7 +150,8 @@ def _head_dim(config: Mapping[str, Any]) -> int:
     return int(head_dim)
 
 
-def _number(fields: Mapping[str, Any], name: str) -> float:
+def _config_number(fields: Mapping[str, Any], name: str) -> float:
+    """A number of a Llama's config; raises if it is none."""
     value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _unsupported(name, value)
@@ -158,26 +159,28 @@ def _number(fields: Mapping[str, Any], name: str) -> float:
 
 
 def _refuse_unless(config: Mapping[str, Any], name: str, supported: set[str], default: str) -> None:
+    """Raise if a field of the Llama's config has a value that this class does not compute."""
     value = config.get(name, default)
     if value not in supported:
         raise _unsupported(name, value)
 
 
 def _unsupported(name: str, value: object) -> ValueError:
+    """The error for a value in a Llama's config that this class does not compute."""
     return ValueError(f"the plain Llama does not support {name} = {value!r}")
 
 
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums, exponentials and angles: at least float32."""
+def _exact_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a Llama's sums, exponentials and angles: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _rotary_tables(config: Mapping[str, Any], states: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (S, D), in the dtype and on the device of `states` (B, S, W).
+    """A Llama's cosines and sines, each (S, D), as `states` (B, S, W) in dtype and device.
 
     They are computed in each call: a table that is not stored cannot be loaded wrongly.
     """
-    exact = _exact(states.dtype)
+    exact = _exact_dtype(states.dtype)
     positions = torch.arange(states.shape[1], device=states.device, dtype=exact)
     frequencies = rope_frequencies(config).to(states.device, exact)
     angles = torch.outer(positions, frequencies)
@@ -201,7 +204,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, states: Tensor) -> Tensor:
-        exact = states.to(_exact(states.dtype))
+        exact = states.to(_exact_dtype(states.dtype))
         scale = torch.rsqrt(exact.square().mean(dim=-1, keepdim=True) + self.eps)
         return self.weight * (exact * scale).to(states.dtype)
 
@@ -243,7 +246,7 @@ def _attention_weights(queries: Tensor, keys: Tensor) -> Tensor:
     scores = queries @ keys.transpose(-1, -2) / math.sqrt(head_dim)
     future = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(diagonal=1)
     scores = scores.masked_fill(future, -math.inf)
-    return scores.softmax(dim=-1, dtype=_exact(scores.dtype)).to(scores.dtype)
+    return scores.softmax(dim=-1, dtype=_exact_dtype(scores.dtype)).to(scores.dtype)
 
 
 class MLP(nn.Module):
@@ -369,7 +372,7 @@ class Llama(nn.Module):
         return LlamaOutput(self.lm_head(hidden_states[-1]), hidden_states)
 
     def greedy(self, input_ids: Tensor, steps: int) -> Tensor:
-        """Greedy decoding: int64 (B, S) to the next tokens, int64 (B, steps).
+        """Greedy decoding by a Llama: int64 (B, S) to the next tokens, int64 (B, steps).
 
         Each step is a whole forward; there is no end-of-sequence token.
         """

@@ -31,13 +31,13 @@ _plain = ContextVar("plain", default=False)
 
 
 def fast() -> bool:
-    """Whether this thread's loads may use the fast paths."""
+    """Whether this thread's loads may use the fast paths, which are for speed alone."""
     return not _plain.get() and os.environ.get("FROM_PRETRAINED_PLAIN", "0") in ("", "0")
 
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Load without any of the fast paths in this block; the models are the same.
+    """Load without any of the fast paths, which are for speed alone; the models are the same.
 
     Applies to this thread (and to this task of asyncio) alone; the environment variable
     FROM_PRETRAINED_PLAIN=1 applies to the whole process.
@@ -56,7 +56,7 @@ def plain() -> Iterator[None]:
 
 @contextmanager
 def collection_deferred() -> Iterator[None]:
-    """Do not collect garbage in the block: a load makes many objects, and nearly all of them stay.
+    """For speed: no garbage is collected in the block, as nearly all objects of a load stay.
 
     Of several threads the first to end switches the collection on again.
     """
@@ -72,7 +72,7 @@ def collection_deferred() -> Iterator[None]:
 
 @contextmanager
 def context_made_early(device_map: Any) -> Iterator[None]:
-    """Create the CUDA context in a thread beside the block if `device_map` names a CUDA device.
+    """For speed: make the CUDA context beside the block if `device_map` names a CUDA device.
 
     An error of the device is ignored here; it is raised where the device is used.
     """
@@ -86,6 +86,7 @@ def context_made_early(device_map: Any) -> Iterator[None]:
 
 
 def _cuda_device(device_map: Any) -> torch.device | None:
+    """The CUDA device that `device_map` is, to make its context early; None if it is none."""
     with suppress(RuntimeError, TypeError, ValueError):
         number = type(device_map) is int
         device = torch.device("cuda", device_map) if number else torch.device(device_map)
@@ -94,6 +95,7 @@ def _cuda_device(device_map: Any) -> torch.device | None:
 
 
 def _make_context(device: torch.device) -> None:
+    """Make the device's CUDA context, in a thread beside the load, for speed."""
     torch.empty(0, device=device)
 
 
@@ -103,7 +105,7 @@ INITIALISERS = {"reset_parameters": "torch.nn.modules.", "initialize_weights": "
 
 @contextmanager
 def initialisers_skipped() -> Iterator[None]:
-    """Skip the initialisers of torch and transformers for modules that this thread constructs.
+    """For speed: skip initialisers of torch and transformers for modules this thread makes.
 
     For a block in which no parameter has memory. A class's own initialiser runs as ever, and so
     does that of a module with buffers: it may compute them. `restore_initialisers` undoes it.
@@ -116,7 +118,7 @@ def initialisers_skipped() -> Iterator[None]:
     def skip(owner: nn.Module, _: str, __: object) -> None:
         if threading.get_ident() == thread and not owner._buffers:
             for name in _library_initialisers(type(owner)):  # type: ignore[arg-type]
-                owner.__dict__.setdefault(name, _nothing)
+                owner.__dict__.setdefault(name, _do_not_initialise)
 
     def keep(owner: nn.Module, _: str, __: object) -> None:
         if threading.get_ident() == thread:
@@ -135,19 +137,21 @@ def initialisers_skipped() -> Iterator[None]:
 
 
 def restore_initialisers(module: nn.Module) -> None:
-    """Have the initialisers of one module run again when they are called."""
+    """Have the skipped initialisers of one module run again when they are called."""
     for name in INITIALISERS:
-        if module.__dict__.get(name) is _nothing:
+        if module.__dict__.get(name) is _do_not_initialise:
             del module.__dict__[name]
 
 
 @cache
 def _library_initialisers(kind: type) -> tuple[str, ...]:
+    """The names of a class's initialisers that torch or transformers wrote: those skipped."""
+
     def module_of(name: str) -> str:
         return getattr(getattr(kind, name, None), "__module__", "")
 
     return tuple(n for n, library in INITIALISERS.items() if module_of(n).startswith(library))
 
 
-def _nothing() -> None:
-    """Stands in for an initialiser."""
+def _do_not_initialise() -> None:
+    """What runs in place of an initialiser that is skipped for speed."""

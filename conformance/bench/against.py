@@ -45,7 +45,7 @@ class Figure:
     margin: float
 
     def worse_than(self, before: Figure) -> bool:
-        """Whether it grew by more than it may."""
+        """Whether a benchmark figure grew since the night before by more than it may."""
         return self.value > max(before.value * self.factor, before.value + self.margin)
 
 
@@ -60,7 +60,7 @@ class Change:
 
     @property
     def word(self) -> str:
-        """`worse`, `better` by as much, `same`, `new`, or `gone`, which counts as worse."""
+        """How the figure changed: `worse`, `better` by as much, `same`, `new`; `gone` is worse."""
         if self.before is None or self.now is None:
             return "gone" if self.now is None else "new"
         if self.now.worse_than(self.before):
@@ -69,20 +69,20 @@ class Change:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Every figure of either night."""
+    """The change of every benchmark figure of either night."""
     left, right = ({(f.case, f.what): f for f in figures(each)} for each in (before, now))
     keys = dict.fromkeys((*left, *right))
     return [Change(*key, left.get(key), right.get(key)) for key in keys]
 
 
 def figures(record: Mapping[str, Any]) -> Iterator[Figure]:
-    """The seconds and the peaks of the reference, and 1 for each bound that is not kept."""
+    """A night's benchmark figures: the reference's seconds and peaks, 1 a bound not kept."""
     for case in record["cases"]:
         row = case["rows"].get(HELD)
         if row is not None and row["samples"]:
             name, clock = case["case"]["id"], case["case"]["clock"]
-            yield Figure(name, f"{clock}, s", _median(row["samples"], clock), *SECONDS)
-            for what, size in _peaks(row["memory"]).items():
+            yield Figure(name, f"{clock}, s", _median_seconds(row["samples"], clock), *SECONDS)
+            for what, size in _peaks_of_memory(row["memory"]).items():
                 yield Figure(name, f"{what}, bytes", size, *BYTES)
     for bound in record["bounds"]:
         if bound["kept"] is not None:
@@ -90,20 +90,22 @@ def figures(record: Mapping[str, Any]) -> Iterator[Figure]:
             yield Figure(bound["case"], name, float(not bound["kept"]), 1.0, 0.5)
 
 
-def _median(samples: Sequence[Mapping[str, Any]], clock: str) -> float:
+def _median_seconds(samples: Sequence[Mapping[str, Any]], clock: str) -> float:
+    """A night's seconds of one contender by one clock: the median of its samples."""
     found = (sample[clock] for sample in samples)
     each = [statistics.median(s) if isinstance(s, list) else float(s) for s in found]
     return statistics.median(each)
 
 
-def _peaks(memory: Mapping[str, Any]) -> dict[str, float]:
+def _peaks_of_memory(memory: Mapping[str, Any]) -> dict[str, float]:
+    """A night's peaks of memory: on the host by kind, and on the GPU."""
     host = {f"peak {kind}": memory["peaks"][kind] for kind in ("anonymous", "total")}
     on_gpu = memory["gpu"].get("allocated")
     return host | ({} if on_gpu is None else {"peak on the GPU": on_gpu})
 
 
 def elsewhere(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs of the machines and the versions: then the nights say nothing of each other."""
+    """What differs of two nights' machines and versions: then their figures cannot be compared."""
     left, right = before["machine"], now["machine"]
     return [
         f"{name}: {left.get(name)} became {right.get(name)}"
@@ -113,7 +115,7 @@ def elsewhere(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The figures of a night.
+    """The benchmark figures of a night, from the file that `conformance bench` wrote.
 
     Raises:
         NoFigures: the file cannot be read, or lacks what is compared.
@@ -127,35 +129,45 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def table(found: Sequence[Change]) -> list[str]:
-    """A row a figure, those that became worse first."""
+    """Two nights' figures as lines of text, one a figure, those that became worse first."""
     order = ("worse", "gone", "better", "new", "same")
     rows = [
-        (each.case, each.what, _number(each.before), _number(each.now), _factor(each), each.word)
+        (
+            each.case,
+            each.what,
+            _figure_text(each.before),
+            _figure_text(each.now),
+            _factor_text(each),
+            each.word,
+        )
         for each in sorted(found, key=lambda each: order.index(each.word))
     ]
     rows.insert(0, ("case", "what", "before", "now", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    return ["  ".join(map(_cell, row, widths, range(6))).rstrip() for row in rows]
+    return ["  ".join(map(_padded, row, widths, range(6))).rstrip() for row in rows]
 
 
-def _cell(text: str, width: int, column: int) -> str:
+def _padded(text: str, width: int, column: int) -> str:
+    """A cell of the table of two nights: words to the left, numbers to the right."""
     return text.ljust(width) if column in (0, 1, 5) else text.rjust(width)
 
 
-def _number(figure: Figure | None) -> str:
+def _figure_text(figure: Figure | None) -> str:
+    """A night's figure as the table shows it."""
     if figure is None:
         return "–"
     return f"{figure.value:.4f}" if figure.factor == SECONDS[0] else f"{figure.value:,.0f}"
 
 
-def _factor(change: Change) -> str:
+def _factor_text(change: Change) -> str:
+    """How many times the figure of the night before, as the table shows it."""
     if change.before is None or change.now is None or not change.before.value:
         return ""
     return f"×{change.now.value / change.before.value:.2f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show the table; the exit code."""
+    """Show the table of two nights' figures; the exit code."""
     parser = argparse.ArgumentParser("python -m conformance.bench.against", description=__doc__)
     parser.add_argument("before", type=Path, help="bench.json of the night before")
     parser.add_argument("now", type=Path, help="bench.json of this night")

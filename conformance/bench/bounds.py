@@ -27,7 +27,7 @@ class Held:
 
     @property
     def kept(self) -> bool | None:
-        """Whether the bound is kept; None where nothing was measured."""
+        """Whether the reference keeps the bound; None where nothing was measured."""
         if self.measured is None:
             return None
         if self.bound.clock == "limit":
@@ -36,7 +36,7 @@ class Held:
 
 
 def hold(series: Iterable[Series]) -> list[Held]:
-    """Every bound of the cases that were measured."""
+    """Every bound of the measured benchmark cases, with what was measured against it."""
     by_case = {each.case.id: each for each in series}
     return [
         Held(bound, _measured(bound, by_case[bound.case]))
@@ -46,6 +46,7 @@ def hold(series: Iterable[Series]) -> list[Held]:
 
 
 def _measured(bound: Bound, series: Series) -> float | None:
+    """What a benchmark case measured of what the bound is on; None where it has no samples."""
     row = series.rows.get(bound.of)
     if row is None or not row.samples:
         return None
@@ -61,7 +62,7 @@ def _measured(bound: Bound, series: Series) -> float | None:
 
 
 def record(series: Iterable[Series], held: Iterable[Held], rounds: int) -> dict[str, Any]:
-    """All that was measured, with what it was measured on."""
+    """The content of a benchmark's file: all that was measured, and what it was measured on."""
     return {
         "schema": 1,
         "finished": now(),
@@ -75,7 +76,7 @@ def record(series: Iterable[Series], held: Iterable[Held], rounds: int) -> dict[
 
 
 def machine() -> dict[str, Any]:
-    """The versions, the sizes and the GPU that figures depend on; no name of the machine."""
+    """The versions, the sizes and the GPU that benchmark figures depend on; no machine's name."""
     import torch
 
     return {
@@ -89,6 +90,7 @@ def machine() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    """The installed version of a package that figures depend on."""
     try:
         return version(package)
     except PackageNotFoundError:

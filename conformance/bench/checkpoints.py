@@ -45,7 +45,7 @@ LLAMA2_7B = Weights("llama-2-7b", "float16")
 
 
 def llama(layers: int, dtype: str) -> Weights:
-    """25 million parameters a layer, and 98 million in embedding and head."""
+    """A Llama to load for the clock: 25 million parameters a layer, 98 in embedding and head."""
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -67,7 +67,7 @@ def llama(layers: int, dtype: str) -> Weights:
 
 
 def many_small(pairs: int) -> Weights:
-    """`pairs` linear layers, each with a weight of 64 elements and a bias of 8."""
+    """A checkpoint to load for the clock: pairs of a weight of 64 elements and a bias of 8."""
     config = {
         "architectures": ["ManySmall"],
         "model_type": "many-small",
@@ -78,7 +78,7 @@ def many_small(pairs: int) -> Weights:
 
 
 def written(weights: Weights) -> Path:
-    """The folder of the checkpoint; it is written if it is not there yet."""
+    """The folder of the benchmark's checkpoint; it is written if it is not there yet."""
     if weights == LLAMA2_7B:
         return llama2_7b(os.environ.get(REAL_LLAMA2_7B, ""))
     if not weights.config:
@@ -93,18 +93,19 @@ def written(weights: Weights) -> Path:
 
 
 def llama2_7b(given: str) -> Path:
-    """The folder of Llama-2-7B: of a path or an id, else of the checkpoint of the same geometry."""
+    """The folder of Llama-2-7B to bench: a path or an id, else one of the same geometry."""
     if given not in ("", SYNTHETIC):
         return open_folder(given, subfolder="", options=Options())
     return fixture.written(fixture.default_folder())
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all weight files."""
+    """Bytes of all weight files of a benchmark's checkpoint."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _write(weights: Weights, folder: Path) -> None:
+    """Write a benchmark's checkpoint: random weights in shards, an index, a config."""
     write_json(folder / "config.json", dict(weights.config))
     shapes, dtype = _shapes(weights.config), getattr(torch, weights.dtype)
     shard_of, total = {}, 0
@@ -121,7 +122,7 @@ def _write(weights: Weights, folder: Path) -> None:
 
 
 def _shapes(config: Mapping[str, Any]) -> Shapes:
-    """Names and shapes by our own classes, so that no release decides what is stored."""
+    """A benchmark checkpoint's keys, by our own classes, so that no release decides them."""
     if config["model_type"] == "llama":
         from reference_loader.llama import Llama
 
@@ -136,7 +137,7 @@ def _shapes(config: Mapping[str, Any]) -> Shapes:
 
 
 def _shards(shapes: Shapes) -> Iterator[list[str]]:
-    """Names in order, cut into `SHARDS` groups of about the same number of elements."""
+    """The keys of a benchmark's checkpoint in `SHARDS` groups of about as many elements."""
     whole = sum(torch.Size(shape).numel() for shape in shapes.values())
     group: list[str] = []
     done = number = 0

@@ -24,16 +24,16 @@ class Task:
     device: str
 
     def model_class(self) -> Any:
-        """The class itself; importing it is part of the task."""
+        """The class to load in a benchmark; importing it is part of the task."""
         module, _, name = self.model.partition(":")
         return getattr(importlib.import_module(module), name)
 
     def files(self) -> list[str]:
-        """Paths of the weights."""
+        """Paths of the weights that the contenders load."""
         return sorted(map(str, Path(self.folder).glob("*.safetensors")))
 
     def placed(self) -> dict[str, Any]:
-        """The options that dtype and device are to `from_pretrained`."""
+        """The options by which a contender's `from_pretrained` gets dtype and device."""
         return {"dtype": self.dtype} | ({} if self.device == "cpu" else {"device_map": self.device})
 
 
@@ -61,7 +61,7 @@ class Contender:
     model: str = ""
 
     def lacks(self, task: Task) -> str:
-        """Why the task is none for it; empty if it is one."""
+        """Why a benchmark's task is none for this contender; empty if it is one."""
         package, _, attribute = self.needs.partition(":")
         if package and importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
@@ -75,6 +75,7 @@ class Contender:
 
 
 def _has(package: str, attribute: str) -> bool:
+    """Whether a contender's package is installed in a version that has the attribute."""
     try:
         attrgetter(attribute)(importlib.import_module(package))
     except AttributeError:
@@ -83,15 +84,19 @@ def _has(package: str, attribute: str) -> bool:
 
 
 def _stock(task: Task, **more: Any) -> Load:
+    """Stock as a contender."""
     model_class = task.model_class()
     return lambda: model_class.from_pretrained(task.folder, **task.placed(), **more)
 
 
 def _stock_without_mmap(task: Task) -> Load:
+    """Stock as a contender, with `disable_mmap`."""
     return _stock(task, disable_mmap=True)
 
 
 def _reference(task: Task) -> Load:
+    """The reference loader as a contender."""
+
     from reference_loader import from_pretrained
 
     model_class = task.model_class()
@@ -99,6 +104,8 @@ def _reference(task: Task) -> Load:
 
 
 def _reference_llama(task: Task) -> Load:
+    """The reference loader as a contender, with its own Llama class."""
+
     from reference_loader import from_pretrained
     from reference_loader.llama import Llama
 
@@ -106,7 +113,7 @@ def _reference_llama(task: Task) -> Load:
 
 
 def _empty(model_class: Any, task: Task) -> Any:
-    """The model without memory, in the dtype asked for, as accelerate and DCP want it."""
+    """A contender's model without memory, in the dtype asked for, for accelerate and DCP."""
     import torch
     from accelerate import init_empty_weights
 
@@ -117,6 +124,8 @@ def _empty(model_class: Any, task: Task) -> Any:
 
 
 def _accelerate(task: Task) -> Load:
+    """Accelerate's `load_checkpoint_in_model` as a contender."""
+
     from accelerate.utils import load_checkpoint_in_model
 
     model_class = task.model_class()
@@ -130,7 +139,7 @@ def _accelerate(task: Task) -> Load:
 
 
 def _distributed(task: Task) -> Load:
-    """Torch's distributed checkpoint, in one process; buffers that no file holds stay unset."""
+    """Torch's distributed checkpoint (DCP) as a contender, in one process; no buffers are set."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load as load_state
 
@@ -146,7 +155,7 @@ def _distributed(task: Task) -> Load:
 
 
 def _assigned(model: Any, tensors: Iterator[tuple[str, Any]]) -> Any:
-    """The model with the tensors as its parameters, each in the parameter's dtype."""
+    """A contender's model with the tensors as its parameters, each in the parameter's dtype."""
     wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     state = {name: tensor.to(wanted[name]) for name, tensor in tensors}
     model.load_state_dict(state, assign=True)
@@ -154,6 +163,8 @@ def _assigned(model: Any, tensors: Iterator[tuple[str, Any]]) -> Any:
 
 
 def _fastsafetensors(task: Task) -> Load:
+    """The package fastsafetensors as a contender."""
+
     from fastsafetensors import fastsafe_open
 
     model_class = task.model_class()
@@ -169,6 +180,8 @@ def _fastsafetensors(task: Task) -> Load:
 
 
 def _streamer(task: Task) -> Load:
+    """Run:ai's model streamer as a contender."""
+
     from runai_model_streamer import SafetensorsStreamer
 
     model_class = task.model_class()
@@ -185,7 +198,7 @@ def _streamer(task: Task) -> Load:
 
 
 def _instant(task: Task) -> Load:
-    """InstantTensor: all files at once, each tensor with memory of its own."""
+    """InstantTensor as a contender: all files at once, each tensor with memory of its own."""
     from instanttensor import safe_open
 
     model_class = task.model_class()
@@ -199,7 +212,7 @@ def _instant(task: Task) -> Load:
 
 
 def _prefetched(task: Task) -> Load:
-    """safetensors' own engine, from 0.9: told first what will be asked for, each tensor once."""
+    """The engine of safetensors 0.9 as a contender: told first which tensors will be asked for."""
     from safetensors import safe_open
 
     model_class = task.model_class()
@@ -232,5 +245,5 @@ CONTENDERS = (
 
 
 def by_name(name: str) -> Contender:
-    """The contender of that name."""
+    """The contender (stock, reference, accelerate, …) of that name."""
     return next(each for each in CONTENDERS if each.name == name)

@@ -50,13 +50,13 @@ class Probe:
 
 
 def probe(asked: Probe) -> float:
-    """Seconds of the bare work."""
+    """Seconds of the bare work of a load: the limit of this machine."""
     kinds: dict[str, Callable[[Probe], float]] = {"cast": _cast, "read": _read, "device": _device}
     return kinds[asked.kind](asked)
 
 
 def _cast(asked: Probe) -> float:
-    """Fault the result's pages in, on all cores; cast into them from memory, on all cores.
+    """The limit of a cast: fault the result's pages in and cast into them, on all cores.
 
     The least of several: the memory that one gave back is there for the next.
     """
@@ -67,14 +67,16 @@ def _cast(asked: Probe) -> float:
 
 
 def _cast_once(source: torch.Tensor, dtype: torch.dtype) -> float:
+    """Seconds of one bare cast from memory."""
     started = time.perf_counter()
     result = torch.empty(source.shape, dtype=dtype)
-    _populate(result)
+    _fault_pages_in(result)
     result.copy_(source)
     return time.perf_counter() - started
 
 
-def _populate(tensor: torch.Tensor) -> None:
+def _fault_pages_in(tensor: torch.Tensor) -> None:
+    """Fault a tensor's pages in, on all cores, before the bare cast."""
     libc = ctypes.CDLL(None, use_errno=True)
     start = -(-tensor.data_ptr() // memory.PAGE) * memory.PAGE
     share = tensor.nbytes // CORES // memory.PAGE * memory.PAGE
@@ -88,12 +90,13 @@ def _populate(tensor: torch.Tensor) -> None:
 
 
 def _read(asked: Probe) -> float:
+    """The limit of a cold load: seconds to read its weights from the disk."""
     memory.forget(Path(asked.folder))
     return read_files(Path(asked.folder))
 
 
 def read_files(folder: Path) -> float:
-    """Seconds to read all weights, block by block on all cores, from wherever they are."""
+    """Seconds to read all weights, block by block on all cores: the limit of any load."""
     paths = sorted(folder.glob("*.safetensors"))
     blocks = [(path, at) for path in paths for at in range(0, path.stat().st_size, BLOCK)]
     held = threading.local()
@@ -103,6 +106,7 @@ def read_files(folder: Path) -> float:
 
 
 def _read_block(held: threading.local, block: tuple[Path, int]) -> None:
+    """Read a block of a file into this thread's buffer, for the limit of reading."""
     if not hasattr(held, "buffer"):
         held.buffer = bytearray(BLOCK)
     path, at = block
@@ -111,12 +115,12 @@ def _read_block(held: threading.local, block: tuple[Path, int]) -> None:
 
 
 def _device(asked: Probe) -> float:
-    """Whichever takes longer: the reads, or the way from pinned memory."""
+    """The limit of a load to a GPU: the reads or the way from pinned memory, what is longer."""
     return max(read_files(Path(asked.folder)), sent(asked.size))
 
 
 def sent(size: int) -> float:
-    """Seconds for `size` bytes from pinned memory to the GPU."""
+    """Seconds for `size` bytes from pinned memory to the GPU: a limit of this machine."""
     source = torch.ones(size, dtype=torch.uint8).pin_memory()
     result = torch.empty(size, dtype=torch.uint8, device="cuda")
     torch.cuda.synchronize()
@@ -132,7 +136,7 @@ def _on_all_cores(work: Callable[[Any], None], items: Iterable[Any]) -> None:
 
 
 def order(asked: Probe) -> str:
-    """The argument for a process of its own."""
+    """The argument for a process that probes this machine's limit."""
     return json.dumps(asdict(asked))
 
 

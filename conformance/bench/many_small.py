@@ -29,4 +29,4 @@ class ManySmall(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: every parameter is stored."""
+        """Nothing: every one of the very many parameters is stored."""

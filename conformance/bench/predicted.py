@@ -14,7 +14,7 @@ from conformance.inspect.footprint import explain, planned
 
 
 def predicted(task: Task) -> int:
-    """Before the load, from headers and config."""
+    """The load's peak that `conformance explain` predicts, from headers and config."""
     model_class = task.model_class()
     touch_itself()  # as before what is measured
     decided, taken = planned(task.folder, model_class=model_class, **task.placed())

@@ -41,10 +41,11 @@ class Weights:
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype | None) -> None:
         self.folder, self.device = folder, device
-        self._copies = list(self._all(dtype))
+        self._copies = list(self._all_copies(dtype))
         self.stored = sum(copy.source.nbytes for copy in self._copies)
 
-    def _all(self, dtype: torch.dtype | None) -> Iterator[Copy]:
+    def _all_copies(self, dtype: torch.dtype | None) -> Iterator[Copy]:
+        """The copies of a sweep: every stored tensor to memory of its own on the device."""
         for path in sorted(self.folder.glob("*.safetensors")):
             file = MappedFile(path)
             for stored in read_header(path).values():
@@ -53,7 +54,7 @@ class Weights:
                 yield Copy(source, filled, file)
 
     def load(self, setting: Setting) -> float:
-        """Fill the memory once; the seconds it took."""
+        """Fill the device's memory through a pinned ring of the setting; the seconds it took."""
         started = time.perf_counter()
         lanes = [Lane(self.device, setting.size, setting.slots) for _ in range(setting.lanes)]
         with Crew(setting.size, list(lanes)) as crew:
@@ -62,7 +63,7 @@ class Weights:
         return time.perf_counter() - started
 
     def right(self) -> bool:
-        """Whether the memory holds what the files hold."""
+        """Whether the memory that the pinned ring filled holds what the files hold."""
         return all(
             torch.equal(copy.destination.cpu(), copy.source.to(copy.destination.dtype))
             for copy in self._copies
@@ -76,7 +77,7 @@ def sweep(
     cold: bool,
     step: Callable[[str], None],
 ) -> Sweep:
-    """All settings and the limits in turn, `rounds` times, after one round that does not count.
+    """Time the pinned ring in all settings, and the limits, in turn, after a round that is dropped.
 
     Args:
         weights: what is loaded.
@@ -106,16 +107,18 @@ def sweep(
 
 
 def record(found: Sweep, device: str, cold: bool) -> dict[str, Any]:
-    """All that was measured, with what it was measured on."""
+    """The content of `ring.json`: all that the sweep measured, and what it was measured on."""
     on = {"machine": machine(), "device": device, "cold": cold}
     return {"schema": 1, "finished": now(), **on, **found.to_dict()}
 
 
 def _numbers(text: str) -> list[int]:
+    """An argument of the sweep: `2,4` as numbers."""
     return [int(number) for number in text.split(",")]
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _sweep_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of `python -m conformance.bench.ring`."""
     parser = argparse.ArgumentParser("python -m conformance.bench.ring", description=__doc__)
     add = parser.add_argument
     add("checkpoint", type=Path, nargs="?", help="a folder of safetensors; 1 GB is written if none")
@@ -131,10 +134,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Sweep and show; 1 if some setting left other values than the files hold, 2 without a GPU."""
+    """Sweep the pinned ring and show; 1 if it left other values than the files, 2 without a GPU."""
     from conformance.report.console import watching
 
-    given = _options(arguments)
+    given = _sweep_options(arguments)
     if given.device.type == "cuda" and not torch.cuda.is_available():
         print("ring: there is no CUDA device; --device cpu takes the CPU's memory", file=sys.stderr)
         return 2

@@ -28,20 +28,20 @@ class Sweep:
     limits: dict[str, list[float]]
 
     def rate(self, seconds: Sequence[float]) -> float:
-        """Bytes a second, by the median."""
+        """Bytes a second of a ring in a sweep, by the median."""
         return self.size / statistics.median(seconds)
 
     @property
     def limit(self) -> float:
-        """Bytes a second that no ring can pass: the lowest of the limits."""
+        """Bytes a second that no pinned ring can pass: the lowest of the limits."""
         return min(map(self.rate, self.limits.values()))
 
     @property
     def best(self) -> Setting:
-        """The setting of the highest rate."""
+        """The setting of the pinned ring with the highest rate."""
         return max(self.rings, key=lambda setting: self.rate(self.rings[setting]))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The sweep of the pinned ring, JSON-ready."""
         rings = [{**asdict(setting), "seconds": each} for setting, each in self.rings.items()]
         return {"bytes": self.size, "limits": self.limits, "rings": rings}

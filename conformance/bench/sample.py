@@ -69,15 +69,15 @@ class Sample:
 
 
 def measure(order: Order) -> Sample:
-    """Import, warm the memory, load, touch; then load again; then digest."""
+    """Sample a contender in this process: import, load, touch; load again; then digest."""
     sample = Sample()
     imports = _clock(lambda: by_name(order.contender).prepare(order.task))
     load, sample.imports = imports
     paused = time.monotonic()
-    _make_ready(order)
+    _ready_process(order)
     paused = time.monotonic() - paused
     with memory.peaks(order.sampled) as peaks:
-        model = _first(load, order, sample)
+        model = _first_load(load, order, sample)
     sample.whole = time.monotonic() - order.started - paused
     sample.peaks = asdict(peaks)
     if order.task.device != "cpu":
@@ -93,7 +93,8 @@ def measure(order: Order) -> Sample:
     return sample
 
 
-def _make_ready(order: Order) -> None:
+def _ready_process(order: Order) -> None:
+    """Before the sampled load: warm the memory, or have the page cache forget the files."""
     gc.collect()
     memory.warm(order.expected)
     if order.sampled and order.task.device != "cpu":
@@ -105,7 +106,8 @@ def _make_ready(order: Order) -> None:
         memory.forget(Path(order.task.folder))
 
 
-def _first(load: Load, order: Order, sample: Sample) -> Any:
+def _first_load(load: Load, order: Order, sample: Sample) -> Any:
+    """The first load of a sample, its seconds taken."""
     processors = time.process_time()
     model, sample.first = _clock(lambda: _arrived(load(), order.task.device))
     sample.cpu = time.process_time() - processors
@@ -115,13 +117,14 @@ def _first(load: Load, order: Order, sample: Sample) -> Any:
 
 
 def _clock(call: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of a call and its seconds, for a sample."""
     started = time.perf_counter()
     result = call()
     return result, time.perf_counter() - started
 
 
 def _arrived(model: Any, device: str) -> Any:
-    """The model, once all that was asked of a GPU is done."""
+    """The sampled model, once all that was asked of a GPU is done."""
     if device != "cpu":
         import torch
 
@@ -130,14 +133,14 @@ def _arrived(model: Any, device: str) -> Any:
 
 
 def touch_itself() -> None:
-    """So that the code which touches is there already: it is not the load's memory."""
+    """Run `touch` before the sample, so that its own code is not the load's memory."""
     import torch
 
     touch(torch.nn.Linear(memory.PAGE, 1))
 
 
 def touch(model: Any) -> None:
-    """Read a byte of every page of every parameter that the CPU holds."""
+    """Read a byte of every page of the sampled model's parameters on the CPU."""
     import torch
 
     for parameter in model.parameters():
@@ -146,7 +149,7 @@ def touch(model: Any) -> None:
 
 
 def digest(model: Any) -> str:
-    """One digest of all names and tensors that a checkpoint can hold."""
+    """The sampled model's digest: one of all names and tensors that a checkpoint can hold."""
     import hashlib
 
     from conformance.results.fingerprint import fingerprints
@@ -161,6 +164,7 @@ def digest(model: Any) -> str:
 
 
 def _main(text: str) -> None:
+    """Print the sample that the order, JSON, asks for."""
     given = json.loads(text)
     order = Order(**{**given, "task": Task(**given["task"])})
     print(json.dumps(asdict(measure(order))))

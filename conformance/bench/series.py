@@ -46,12 +46,12 @@ class Row:
     lacks: str = ""
 
     def seconds(self, clock: str) -> list[float]:
-        """One number a process: of `again` its median."""
+        """One number a process of the contender's samples: of `again` its median."""
         found = (getattr(sample, clock) for sample in self.samples)
         return [statistics.median(each) if isinstance(each, list) else each for each in found]
 
     def median(self, clock: str) -> float:
-        """Of all processes."""
+        """The median of the contender's samples, of all processes."""
         return statistics.median(self.seconds(clock))
 
 
@@ -76,11 +76,11 @@ class Series:
 
     @property
     def measured(self) -> list[Row]:
-        """The rows that have samples."""
+        """The contenders' rows that have samples."""
         return [row for row in self.rows.values() if row.samples]
 
     def ratio(self, contender: str, clock: str) -> float | None:
-        """Its median to that of stock as it comes; None without one of them."""
+        """A contender's median to that of stock as it comes; None without one of them."""
         rows = [self.rows.get(name) for name in (contender, STOCK)]
         if not all(row is not None and row.samples for row in rows):
             return None
@@ -88,7 +88,7 @@ class Series:
         return ours / theirs
 
     def share(self, contender: str) -> float | None:
-        """How near it comes to the limit: the limit's median by its own; None without one."""
+        """How near to the limit: its median by that of the contender; None without one."""
         row = self.rows.get(contender)
         if row is None or not row.samples or not self.limit:
             return None
@@ -96,18 +96,18 @@ class Series:
 
     @property
     def equal(self) -> bool:
-        """Whether every process of every contender had the same tensors."""
+        """Whether every process of every contender loaded the same tensors."""
         return len({sample.digest for row in self.measured for sample in row.samples}) <= 1
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, every sample in it."""
+        """A benchmark case with every sample of every contender, JSON-ready."""
         return {**asdict(self), "equal": self.equal}
 
 
 def take(
     case: Case, contenders: Iterable[Contender], rounds: int, step: Callable[[str], None]
 ) -> Series:
-    """Measure every contender in turn, `rounds` times, and its memory once.
+    """Sample every contender of a case in turn, `rounds` times, and its memory once.
 
     Args:
         case: what is loaded.
@@ -118,8 +118,8 @@ def take(
     folder = written(case.weights)
     task = Task(str(folder), case.dtype, case.model, case.device)
     stored = size_of(folder)
-    predicted = int(_process("predicted", json.dumps(asdict(task)), {}))
-    series = Series(case, stored, _result(case, stored), predicted)
+    predicted = int(_json_of_process("predicted", json.dumps(asdict(task)), {}))
+    series = Series(case, stored, _result_bytes(case, stored), predicted)
     there = {contender.name: contender for contender in contenders}
     series.rows = {name: Row(name, lacks=each.lacks(task)) for name, each in there.items()}
     for number in range(rounds + 1):
@@ -129,18 +129,19 @@ def take(
                 environment = there[row.contender].environment
                 _sample(series, row, task, environment, sampled=number == rounds)
         if number < rounds and (asked := _probe(series, folder)) is not None:
-            series.limit.append(float(_process("limits", limits.order(asked), {})))
+            series.limit.append(float(_json_of_process("limits", limits.order(asked), {})))
     return series
 
 
-def _result(case: Case, stored: int) -> int:
+def _result_bytes(case: Case, stored: int) -> int:
+    """Bytes of the model that a benchmark's case loads."""
     if case.dtype == "auto":
         return stored
     return stored * WIDTH[case.dtype] // WIDTH[case.weights.dtype]
 
 
 def _on_the_host(series: Series) -> int:
-    """Bytes that a load may take there, with room: what it keeps, and what it casts from."""
+    """Bytes that a sampled load may take on the host: what it keeps, what it casts from, room."""
     if series.case.device != "cpu":
         return 0
     casts = series.case.dtype != "auto"
@@ -150,6 +151,7 @@ def _on_the_host(series: Series) -> int:
 def _sample(
     series: Series, row: Row, task: Task, environment: Mapping[str, str], sampled: bool
 ) -> None:
+    """Sample one contender in a fresh process, and add that to its row."""
     case = series.case
     order = Order(
         contender=row.contender,
@@ -161,7 +163,7 @@ def _sample(
         started=time.monotonic(),
     )
     try:
-        found = Sample(**_process("sample", json.dumps(asdict(order)), environment))
+        found = Sample(**_json_of_process("sample", json.dumps(asdict(order)), environment))
     except NotMeasured as error:
         row.lacks, row.samples = str(error), []
         return
@@ -172,7 +174,7 @@ def _sample(
 
 
 def _probe(series: Series, folder: Path) -> Probe | None:
-    """The bare work of the case; of views there is none."""
+    """The bare work of a benchmark's case, whose limit is taken; of views there is none."""
     case = series.case
     stored = case.weights.dtype
     if case.cold:
@@ -185,8 +187,8 @@ def _probe(series: Series, folder: Path) -> Probe | None:
     return Probe(str(folder), "cast", stored, case.dtype, size)
 
 
-def _process(module: str, order: str, environment: Mapping[str, str]) -> Any:
-    """The JSON that a fresh process of ours prints last.
+def _json_of_process(module: str, order: str, environment: Mapping[str, str]) -> Any:
+    """The JSON that a fresh process of the benchmark prints last.
 
     Raises:
         NotMeasured: with the last line it had to say.
@@ -205,9 +207,10 @@ def _process(module: str, order: str, environment: Mapping[str, str]) -> Any:
     except subprocess.TimeoutExpired as error:
         raise NotMeasured(f"took more than {TIMEOUT:.0f} s") from error
     if done.returncode:
-        raise NotMeasured(_last(done.stderr.splitlines()) or f"exit code {done.returncode}")
-    return json.loads(_last(done.stdout.splitlines()))
+        raise NotMeasured(_last_line(done.stderr.splitlines()) or f"exit code {done.returncode}")
+    return json.loads(_last_line(done.stdout.splitlines()))
 
 
-def _last(lines: Sequence[str]) -> str:
+def _last_line(lines: Sequence[str]) -> str:
+    """The last line that a process of the benchmark printed."""
     return lines[-1] if lines else ""

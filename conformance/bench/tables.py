@@ -22,7 +22,7 @@ CLOCKS = {"first": "load", "again": "load again", "touched": "load and touch"}
 
 
 def show(series: Sequence[Series], held: Sequence[Held], folder: Path) -> None:
-    """Tables, bounds, and where all of it is kept."""
+    """Show a benchmark: its tables, the bounds, and where all of it is kept."""
     screen = console()
     for each in series:
         screen.print(Text(f"\n{each.case.id}: {each.case.title}", style="bold"))
@@ -35,7 +35,7 @@ def show(series: Sequence[Series], held: Sequence[Held], folder: Path) -> None:
 
 
 def case_table(series: Series) -> Table:
-    """A row a contender: medians of its seconds, its memory, and what stock's clock makes of it."""
+    """A benchmark's case as a table, a row a contender: medians, memory, ratio to stock."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     clock = CLOCKS[series.case.clock]
     table.add_column("seconds, MiB", no_wrap=True)
@@ -43,11 +43,12 @@ def case_table(series: Series) -> Table:
     for head in dict.fromkeys((*heads, "of stock", "of limit")):
         table.add_column(head, justify="right")
     for row in series.rows.values():
-        table.add_row(plain(row.contender), *_cells(series, row))
+        table.add_row(plain(row.contender), *_contender_cells(series, row))
     return table
 
 
-def _cells(series: Series, row: Row) -> list[str]:
+def _contender_cells(series: Series, row: Row) -> list[str]:
+    """A contender's row in the table of a benchmark's case."""
     if row.lacks:
         return [f"n/a: {plain(row.lacks, 60)}"]
     case, peaks = series.case, row.memory.peaks
@@ -67,7 +68,7 @@ def _cells(series: Series, row: Row) -> list[str]:
 
 
 def bound_table(held: Iterable[Held]) -> Table:
-    """What the reference must hold, and whether it did."""
+    """The table of a benchmark's bounds: what the reference must hold, and whether it did."""
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
     table.add_column("the reference must hold")
     for head in ("bound", "measured", ""):
@@ -87,19 +88,20 @@ BAR, LABEL, LINE = 520, 190, 22  # widths and height, in the plot's units
 
 
 def plot(series: Sequence[Series]) -> str:
-    """An SVG with a bar a contender and case: the seconds that are compared, shortest to longest.
+    """A benchmark as an SVG, a bar a contender and case: seconds, from the shortest to the longest.
 
     A thin line is the range of all samples, a mark the limit.
     """
     return template("bench.svg.j2").render(
-        panels=[_panel(each) for each in series if each.measured],
+        panels=[_plot_panel(each) for each in series if each.measured],
         bar=BAR,
         label=LABEL,
         line=LINE,
     )
 
 
-def _panel(series: Series) -> dict[str, object]:
+def _plot_panel(series: Series) -> dict[str, object]:
+    """What the benchmark's plot shows of one case."""
     clock = series.case.clock
     longest = max(max(row.seconds(clock)) for row in series.measured)
     limit = sorted(series.limit)[len(series.limit) // 2] if series.limit else None

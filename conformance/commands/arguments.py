@@ -33,7 +33,7 @@ class UsageError(ValueError):
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """`--case` and `--clause`."""
+    """The arguments `--case` and `--clause`, which several commands take."""
     parser.add_argument(
         "--case",
         action="append",
@@ -51,7 +51,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """`--format` and `--out`."""
+    """The arguments `--format` and `--out`, which several commands take."""
     parser.add_argument(
         "--format",
         choices=("table", "markdown"),
@@ -67,7 +67,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
-    """`--timeout`."""
+    """The argument `--timeout`, which several commands take."""
     parser.add_argument(
         "--timeout",
         type=float,
@@ -78,7 +78,7 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """`--trust-remote-code`."""
+    """The argument `--trust-remote-code`, which several commands take."""
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure what the arguments select; the exit code."""
+    """Run `conformance bench`: measure what the arguments select; the exit code."""
     if options.rounds < 1:
         raise UsageError("--rounds: at least 1")
     try:
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def bench(patterns: Sequence[str], names: Sequence[str], rounds: int, out: Path | None) -> int:
-    """Measure the cases that the globs match; 1 if some tensor is not the same for everyone.
+    """Measure the benchmark's cases that the globs match; 1 if some tensor differs between loaders.
 
     A bound that is not kept is shown and is no failure: the machine may be busy.
     """
@@ -88,17 +88,20 @@ def bench(patterns: Sequence[str], names: Sequence[str], rounds: int, out: Path 
 
 
 def select(patterns: Sequence[str]) -> list[Case]:
-    """The cases that some glob matches, or all; without a GPU only those of the CPU."""
+    """The benchmark's cases that some glob matches, or all; without a GPU only those of the CPU."""
     there = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     return [
-        case for case in CASES if case.device in there and (not patterns or _any(case.id, patterns))
+        case
+        for case in CASES
+        if case.device in there and (not patterns or _matches_any(case.id, patterns))
     ]
 
 
 def chosen(names: Sequence[str]) -> list[Contender]:
-    """The contenders that some glob matches, or all."""
-    return [each for each in CONTENDERS if not names or _any(each.name, names)]
+    """The benchmark's contenders that some glob matches, or all."""
+    return [each for each in CONTENDERS if not names or _matches_any(each.name, names)]
 
 
-def _any(name: str, patterns: Iterable[str]) -> bool:
+def _matches_any(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a glob matches the name of a benchmark's case or contender."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

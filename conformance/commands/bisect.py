@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search for the release; the exit code."""
+    """Run `conformance bisect`: search for the release; the exit code."""
     known_clauses([options.clause] if options.clause else [])
     case = one_case(options.case)
     asked = Search(case, options.good, options.bad, options.clause, options.timeout)
@@ -95,7 +95,7 @@ class Step:
 
 
 def bisect(asked: Search, say: Say = _SAY) -> int:
-    """Carry it out; 0 if one release is found, 2 if what cannot be judged hides which one it is.
+    """Bisect a case: 0 if one release is found, 2 if what has no verdict hides which one it is.
 
     Raises:
         BadTarget: a word names no target.
@@ -108,7 +108,7 @@ def bisect(asked: Search, say: Say = _SAY) -> int:
         judge = _Judge(asked, Work([asked.case], ends, (), ours, asked.seconds), others)
         good, bad = (judge.end(end) for end in ends)
         telling = tell_apart(good.outcome, bad.outcome, asked.clause)
-        releases = between(good.release, bad.release, _published())
+        releases = between(good.release, bad.release, _releases_to_bisect())
         say(f"{asked.case.id}: {len(releases)} releases, {releases[0]} is good, {releases[-1]} bad")
         say(f"what tells them apart: {telling}")
         judge.known = {good.release: good, bad.release: bad}
@@ -116,7 +116,8 @@ def bisect(asked: Search, say: Say = _SAY) -> int:
     return _conclude(asked, releases[low : high + 1], judge, telling, say)
 
 
-def _published() -> list[str]:
+def _releases_to_bisect() -> list[str]:
+    """The releases that can be installed, between which a bisection searches."""
     try:
         return [str(version) for version in published()]
     except NotListed as cause:
@@ -124,7 +125,7 @@ def _published() -> list[str]:
 
 
 def between(good: str, bad: str, every: Sequence[str]) -> list[str]:
-    """From `good` to `bad`, both included, what was released between them.
+    """The releases to bisect: what was released between `good` and `bad`, both included.
 
     Raises:
         NothingToFind: both are the same.
@@ -175,11 +176,11 @@ class Telling:
     good: frozenset[Sign]
 
     def is_bad(self, outcome: Outcome) -> bool:
-        """Whether it differs from the good one there."""
+        """Whether what a bisected release did tells it from the good one."""
         return self.sign(outcome) & self.differing != self.good
 
     def news_of(self, found: Change) -> Change:
-        """The same change without what does not tell."""
+        """The change between two releases of a bisection, without what does not tell."""
         telling = tuple(d for d in found.divergences if self.of(d) in self.differing)
         return replace(found, divergences=telling or found.divergences)
 
@@ -189,8 +190,10 @@ class Telling:
 
 
 def tell_apart(good: Outcome, bad: Outcome, clause: str = "") -> Telling:
-    """What to look at: the cited clauses that only one of the two breaks; else the places in which
-    only one of the two breaks them; else the places in which what the two loads left differs.
+    """By what a bisection tells a bad release from a good one.
+
+    The cited clauses that only one of the two breaks; else the places in which only one of the two
+    breaks them; else the places in which what the two loads left differs.
 
     Args:
         good, bad: both judged.
@@ -208,25 +211,28 @@ def tell_apart(good: Outcome, bad: Outcome, clause: str = "") -> Telling:
         found = change(good, outcome).divergences
         return [each for each in found if clause in ("", each.clause)]
 
-    for divergences, of in ((broken, _clause), (broken, _place), (changed, _place)):
-        sign = _signs(divergences, of)
+    for divergences, of in ((broken, _clause_sign), (broken, _place_sign), (changed, _place_sign)):
+        sign = _signs_by(divergences, of)
         if differing := sign(good) ^ sign(bad):
             return Telling(sign, of, differing, sign(good) & differing)
     matter = clause or "anything that counts"
     raise NothingToFind(f"good and bad do not differ in {matter}: there is nothing to look for")
 
 
-def _signs(
+def _signs_by(
     divergences: Callable[[Outcome], list[Divergence]], of: Callable[[Divergence], Sign]
 ) -> Callable[[Outcome], frozenset[Sign]]:
+    """A function from what a bisected release did to the signs by which it is good or bad."""
     return lambda outcome: frozenset(map(of, divergences(outcome)))
 
 
-def _clause(divergence: Divergence) -> Sign:
+def _clause_sign(divergence: Divergence) -> Sign:
+    """A clause as the sign that a bisection looks at."""
     return (divergence.clause,)
 
 
-def _place(divergence: Divergence) -> Sign:
+def _place_sign(divergence: Divergence) -> Sign:
+    """A kind of divergence and its place as the sign that a bisection looks at."""
     return divergence.kind, divergence.where
 
 
@@ -256,7 +262,7 @@ class _Judge:
         self.known: dict[str, Step] = {}
 
     def end(self, target: Target) -> Step:
-        """Good or bad itself: without its verdict there is nothing to look for."""
+        """Judge the good or the bad release of a bisection: it needs the verdict on both."""
         step = self._judged(target)
         if step.outcome.result.status in (ERROR, SKIP):
             told = step.outcome.result.reason
@@ -264,7 +270,7 @@ class _Judge:
         return step
 
     def step(self, release: str, telling: Telling, say: Say) -> bool | None:
-        """The verdict on a release between them; None, and why, if there is none."""
+        """The verdict on a release inside a bisection; None, and why, if there is none."""
         started = time.perf_counter()
         words = ",".join([f"{PACKAGE}=={release}", *self._others]) if self._others else release
         try:
@@ -281,13 +287,14 @@ class _Judge:
         return bad
 
     def _judged(self, target: Target) -> Step:
+        """Judge the case in one release of the bisection."""
         python: Path = targets.interpreter(target)
         run: Run = judge_in(target, python, self._work, lambda case: None)
         return Step(target, run.ready["release"], run.outcomes[0])
 
 
 def _conclude(asked: Search, left: Sequence[str], judge: _Judge, telling: Telling, say: Say) -> int:
-    """Say what was found.
+    """Say which release the bisection found; the exit code.
 
     Args:
         left: the last good release, those that could not be judged, the first bad one.

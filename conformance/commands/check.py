@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge what the arguments select; the exit code."""
+    """Run `conformance check`: judge what the arguments select; the exit code."""
     if reason := absent(options.device):
         raise HarnessError(f"--device {options.device}: {reason}")
     trusted: bool = options.trust_remote_code
@@ -94,7 +94,7 @@ class Shown:
     impacts: tuple[str, ...] = ()
 
     def has(self, result: Result) -> bool:
-        """Whether the result is selected; what has no verdict always is."""
+        """Whether `check` shows the result; what has no verdict always is."""
         return not self.impacts or result.impact in self.impacts or result.status == ERROR
 
 
@@ -139,7 +139,7 @@ def _stale(results: Sequence[Result], session: Session) -> list[str]:
 
 
 def _foot(results: Sequence[Result], session: Session, folder: Path, judged: int) -> list[str]:
-    """Where to read more, and what was judged."""
+    """The foot of what `check` shows: where to read more, and what was judged."""
     seconds = sum(result.seconds for result in results)
     of = f" of {judged} judged" if len(results) < judged else ""
     lines = [

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare what the arguments name; the exit code."""
+    """Run `conformance compare`: compare what the arguments name; the exit code."""
     checkpoints = [Path(word) for word in options.words if Path(word).is_dir()]
     named = [word for word in options.words if not Path(word).is_dir()]
     if len(named) < 2:
@@ -90,7 +90,7 @@ class Comparison:
 
 
 def compare(asked: Comparison) -> int:
-    """Judge, compare and show; the exit code.
+    """Compare targets: judge the cases in each, and show what changed; the exit code.
 
     Raises:
         BadTarget, BadAcceptFile: a target or the accept file is malformed.
@@ -99,7 +99,7 @@ def compare(asked: Comparison) -> int:
     entries = read_accepted(asked.accept) if asked.accept else []
     named = [targets.parse(name) for name in asked.targets]
     with watching() as progress:
-        runs = _runs(asked, named, progress)
+        runs = _judge_targets(asked, named, progress)
     found = [
         change
         for before, after in pairwise(runs)
@@ -107,19 +107,20 @@ def compare(asked: Comparison) -> int:
     ]
     folder = run_folder(asked.out, "-to-".join(each.file_name for each in named))
     with recording(folder, _header(runs), "change") as recorder:
-        _keep(recorder, runs, found)
+        _keep_changes(recorder, runs, found)
         code = exit_code(found)
         recorder.footer(code, now())
     report = render(folder)
-    told = _idle(found, entries)
+    told = _unused_entries(found, entries)
     if asked.markdown:
         print(comment(report, told), end="")
     else:
-        _show(runs, found, [*told, f"{folder}/report.jsonl"])
+        _show_comparison(runs, found, [*told, f"{folder}/report.jsonl"])
     return code
 
 
-def _runs(asked: Comparison, named: Sequence[Target], progress: Progress) -> list[Run]:
+def _judge_targets(asked: Comparison, named: Sequence[Target], progress: Progress) -> list[Run]:
+    """Judge the cases in each target that is compared, in turn."""
     pythons = [targets.interpreter(target, progress.tell) for target in named]
     with our_packages() as ours:
         work = Work(asked.cases, named, asked.checkpoints, ours, asked.seconds)
@@ -130,13 +131,14 @@ def _runs(asked: Comparison, named: Sequence[Target], progress: Progress) -> lis
 
 
 def _header(runs: Sequence[Run]) -> dict[str, object]:
-    """That of the last target, with all of them beside it."""
+    """The header of a comparison's report: that of the last target, with all of them beside it."""
     names = [run.target.name for run in runs]
     versions = {run.target.name: run.versions for run in runs}
     return runs[-1].ready | {"target": " ".join(names), "targets": names, "environments": versions}
 
 
-def _keep(recorder: Recorder, runs: Sequence[Run], found: Sequence[Change]) -> None:
+def _keep_changes(recorder: Recorder, runs: Sequence[Run], found: Sequence[Change]) -> None:
+    """Write the results and the changes of a comparison to its report."""
     for run in runs:
         for outcome in run.outcomes:
             recorder.result(outcome.result)
@@ -144,12 +146,14 @@ def _keep(recorder: Recorder, runs: Sequence[Run], found: Sequence[Change]) -> N
         recorder.record(change.record())
 
 
-def _idle(found: Sequence[Change], entries: Sequence[Accept]) -> list[str]:
+def _unused_entries(found: Sequence[Change], entries: Sequence[Accept]) -> list[str]:
+    """Lines on entries of the accept file that no change of the comparison matches."""
     return [
         f"unused entry in the accept file: case {entry.case} ({entry.reason})"
         for entry in idle(found, entries)
     ]
 
 
-def _show(runs: Sequence[Run], found: Sequence[Change], foot: Sequence[str]) -> None:
+def _show_comparison(runs: Sequence[Run], found: Sequence[Change], foot: Sequence[str]) -> None:
+    """Show the changes between the compared targets."""
     show_changes({run.target.name: run.versions for run in runs}, found, foot)

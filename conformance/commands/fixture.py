@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the checkpoint; the exit code."""
+    """Run `conformance fixture`: write the checkpoint; the exit code."""
     if options.folder.exists():
         raise UsageError(f"{options.folder} exists already")
     if options.recipe == NAME and not options.fault:

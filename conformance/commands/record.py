@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Load and write the file; the exit code."""
+    """Run `conformance record`: load and write the file; the exit code."""
     load = load_of(options.checkpoint, options.model, options.dtype, options.trust_remote_code)
     try:
         size = record(load, options.out)
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def load_of(checkpoint: str, model: str, dtype: str, trusted: bool = False) -> Load:
-    """What `record` and `verify` load.
+    """The load that `record` and `verify` make, by their arguments.
 
     Args:
         checkpoint, dtype: see `Load`.

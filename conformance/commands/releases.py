@@ -66,9 +66,9 @@ def run(options: argparse.Namespace) -> int:
         if not options.kept:
             with watching() as progress:
                 for release in map(str, releases):
-                    kept = _verdicts(options.out / release) if options.resume else {}
-                    _judge(release, options.out, kept, progress)
-        columns = [_column(options.out / str(release)) for release in releases]
+                    kept = _kept_results(options.out / release) if options.resume else {}
+                    _judge_release(release, options.out, kept, progress)
+        columns = [_release_column(options.out / str(release)) for release in releases]
     except (NotListed, TargetNotMade, TargetUnusable, BadReport) as error:
         raise HarnessError(str(error)) from error
     for name, text in (("md", as_markdown(columns)), ("html", as_html(columns))):
@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> int:
     return max(exit_code(column.results, column.stale) for column in columns)
 
 
-def _verdicts(folder: Path) -> dict[str, Result]:
-    """Of the report that an earlier run left here, if it is whole: case to what it found."""
+def _kept_results(folder: Path) -> dict[str, Result]:
+    """Case to result of a release, from the report that an earlier run left, if that is whole."""
     try:
         report = read_whole(folder / "report.jsonl")
     except (OSError, BadReport):
@@ -87,8 +87,8 @@ def _verdicts(folder: Path) -> dict[str, Result]:
     return {result.case: result for result in report.runs[0] if result.status != ERROR}
 
 
-def _judge(release: str, out: Path, kept: Mapping[str, Result], progress: Progress) -> None:
-    """One release, its report written; what is kept is judged no more."""
+def _judge_release(release: str, out: Path, kept: Mapping[str, Result], progress: Progress) -> None:
+    """Judge one release and write its report; a case whose result is kept is judged no more."""
     cases = [case for case in CASES if case.id not in kept]
     if not cases:
         return
@@ -104,12 +104,14 @@ def _judge(release: str, out: Path, kept: Mapping[str, Result], progress: Progre
     with recording(folder, {**judged.ready, "target": release}) as recorder:
         for result in results:
             recorder.result(result)
-        recorder.footer(exit_code(results, _stale(results, judged.ready["release"])), now())
+        recorder.footer(
+            exit_code(results, _stale_deviations(results, judged.ready["release"])), now()
+        )
     render(folder)
 
 
-def _column(folder: Path) -> Column:
-    """A kept report, by the deviations known today.
+def _release_column(folder: Path) -> Column:
+    """A release's column of the table: its kept report, by the deviations known today.
 
     Raises:
         OSError, BadReport: there is none, or it was cut off.
@@ -117,14 +119,18 @@ def _column(folder: Path) -> Column:
     report = read_whole(folder / "report.jsonl")
     release = report.header["release"]
     results = list(_classified(report, release))
-    return Column(release, report.footer["finished"][:10], results, _stale(results, release))
+    return Column(
+        release, report.footer["finished"][:10], results, _stale_deviations(results, release)
+    )
 
 
 def _classified(report: Report, release: str) -> Iterator[Result]:
+    """The results of a release's kept report, by the deviations known today."""
     judged = Judged("stock", release, report.targets[0])
     for result in report.runs[0]:
         yield classified(result, judged)
 
 
-def _stale(results: Sequence[Result], release: str) -> list[str]:
+def _stale_deviations(results: Sequence[Result], release: str) -> list[str]:
+    """Known deviations that a release's results show to be stale."""
     return stale(results, release, IDS, deviations())

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Render; the exit code."""
+    """Run `conformance render`: write a run's renderings again; the exit code."""
     try:
         if options.format == "markdown":
             print(comment(read_whole(options.folder / "report.jsonl")), end="")

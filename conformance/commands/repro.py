@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the folder; the exit code."""
+    """Run `conformance repro`: write the folder; the exit code."""
     case = one_case(options.case)
     if options.out.exists():
         raise UsageError(f"{options.out} exists already")

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Try the mutants; the exit code."""
+    """Run `conformance selftest`: try the mutants; the exit code."""
     known_clauses(options.clause)
     chosen = [*options.clause, *(c.id for c in clauses().values() if c.stage in options.stage)]
     return selftest(chosen)
@@ -67,12 +67,12 @@ class Trial:
 
     @property
     def killed(self) -> bool:
-        """Whether its own clause caught it."""
+        """Whether the mutant's own clause caught it."""
         return self.mutant.clause in self.caught_by
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The clauses that caught it too."""
+        """The other clauses that caught the mutant."""
         return tuple(clause for clause in self.caught_by if clause != self.mutant.clause)
 
 
@@ -84,29 +84,30 @@ class Bench:
     _expected: dict[str, tuple[Observation, Observation | None]] = field(default_factory=dict)
 
     def try_mutant(self, mutant: Mutant) -> Trial:
-        """What catches a mutant in the cases of its clause, its own first."""
+        """What catches a mutant in the cases of its clause, its own case first."""
         cases = select(CASES, [], [mutant.clause])
         cases.sort(key=lambda case: case.id != mutant.case)
         cases = cases[:MOST_CASES]
-        session = self._judging(mutant.loader, mutant.name)
+        session = self._session_of_mutant(mutant.loader, mutant.name)
         caught = [caught_by(mutant, self._verdict(case, session), session) for case in cases]
         clauses = dict.fromkeys(clause for each in caught for clause in each)
         return Trial(mutant, tuple(clauses), sum(map(bool, caught)), len(cases))
 
     def false_alarms(self, cases: Iterable[Case]) -> list[Result]:
         """The verdicts on an honest copy of stock that are not as they should be, explained."""
-        session = self._judging(honest, "honest")
+        session = self._session_of_mutant(honest, "honest")
         return [
             judge(case, session)
             for case in cases
             if self._verdict(case, session).status not in (AGREE, KNOWN)
         ]
 
-    def _judging(self, loader: Loader, name: str) -> Session:
+    def _session_of_mutant(self, loader: Loader, name: str) -> Session:
+        """The selftest's session with a mutant as its loader."""
         return replace(self.session, loader=loader, loader_name=f"conformance.mutants:{name}")
 
     def _verdict(self, case: Case, session: Session) -> Result:
-        """The verdict without the numbers that explain it."""
+        """The verdict of the selftest on a loader, without the numbers that explain it."""
         if case.id not in self._expected:
             self._expected[case.id] = judging.expectation(case), judging.baseline_of(case)
         actual = observe(case, session.loader).observation
@@ -125,7 +126,7 @@ def caught_by(mutant: Mutant, result: Result, session: Session) -> tuple[str, ..
 
 
 def selftest(chosen: Sequence[str] = ()) -> int:
-    """Show every mutant with what caught it; 1 if one survives or an alarm is false.
+    """Try every mutant and show what caught it; 1 if one survives or an alarm is false.
 
     Args:
         chosen: try only the mutants of these clauses, and the honest copy in the cases that cite
@@ -142,15 +143,16 @@ def selftest(chosen: Sequence[str] = ()) -> int:
     alarms = bench.false_alarms(progress(cases, len(cases)))
     trials = [bench.try_mutant(mutant) for mutant in progress(mutants, len(mutants))]
     screen = console()
-    screen.print(_table(trials))
+    screen.print(_mutant_table(trials))
     for result in alarms:
         lines = ["\nfalse alarm on an honest copy of stock:", *explanation(result)]
         screen.print(Text("\n".join(lines)), soft_wrap=True)
-    screen.print(Text(_foot(trials, alarms, len(cases))), soft_wrap=True)
+    screen.print(Text(_selftest_foot(trials, alarms, len(cases))), soft_wrap=True)
     return 1 if alarms or not all(trial.killed for trial in trials) else 0
 
 
-def _foot(trials: Sequence[Trial], alarms: Sequence[Result], cases: int) -> str:
+def _selftest_foot(trials: Sequence[Trial], alarms: Sequence[Result], cases: int) -> str:
+    """How the selftest ended: survivors, mutants by number, false alarms."""
     survivors = [trial for trial in trials if not trial.killed]
     lines = [
         f"{each.mutant.name} survives. rerun: conformance check --case {each.mutant.case}"
@@ -164,7 +166,8 @@ def _foot(trials: Sequence[Trial], alarms: Sequence[Result], cases: int) -> str:
     return "\n".join(lines)
 
 
-def _table(trials: Iterable[Trial]) -> Table:
+def _mutant_table(trials: Iterable[Trial]) -> Table:
+    """The table of the selftest: a row a mutant, with the clauses that caught it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("mutant", "clause", "verdict", "caught in", "caught too by"):
         table.add_column(name, no_wrap=name != "caught too by")

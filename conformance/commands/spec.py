@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show them; the exit code."""
+    """Run `conformance spec`: show a clause, a stage or a deviation; the exit code."""
     if options.word:
         try:
             text = describe(options.word) + "\n"
@@ -87,11 +87,11 @@ def describe(word: str) -> str:
     for deviation in deviations():
         if deviation.id == word.lower():
             return "\n".join(_deviation_page(deviation))
-    raise UnknownWord(f"no clause, stage or deviation is named {word!r}; {_hint(word)}")
+    raise UnknownWord(f"no clause, stage or deviation is named {word!r}; {_near_words(word)}")
 
 
 def listing(shown: Iterable[Clause]) -> Iterator[str]:
-    """A line a clause: id, level, title."""
+    """The specification as lines, one a clause: id, level, title."""
     for clause in shown:
         yield f"{clause.id:<7} {clause.level:<8} {clause.title}"
 
@@ -105,9 +105,9 @@ def as_text(clause: Clause) -> str:
         "",
         f"level:  {clause.level}",
         f"source: {clause.source}",
-        f"cases:  {', '.join(_cases(clause))}",
+        f"cases:  {', '.join(_cases_of(clause))}",
     ]
-    for deviation in _deviations(clause):
+    for deviation in _deviations_of(clause):
         about = f"{deviation.impact}, transformers {deviation.releases}"
         lines += ["", f"known deviation {deviation.id} ({about})"]
         lines.append(f"  {deviation.reason}")
@@ -115,7 +115,7 @@ def as_text(clause: Clause) -> str:
 
 
 def as_markdown() -> str:
-    """All clauses as one page, rendered by `make docs`."""
+    """The page `docs/spec.md`: all clauses, as `make docs` renders it."""
     lines = [
         "# The specification of `from_pretrained`",
         "",
@@ -134,17 +134,17 @@ def as_markdown() -> str:
 
 
 def _clause_lines(clause: Clause) -> Iterator[str]:
-    """The sentence, then level and source, then the rest in a fold."""
-    names, known = _cases(clause), _deviations(clause)
+    """A clause on `docs/spec.md`: its sentence, level and source, then the rest in a fold."""
+    names, known = _cases_of(clause), _deviations_of(clause)
     yield f"### {clause.id} {clause.title}"
     yield ""
     yield clause.statement
     yield ""
     yield f"Level: `{clause.level}`. Source: {clause.source}."
     yield ""
-    fold = _count(len(names), "case")
+    fold = _counted_noun(len(names), "case")
     if known:
-        fold += f", {_count(len(known), 'known deviation')}"
+        fold += f", {_counted_noun(len(known), 'known deviation')}"
     yield f"<details><summary>{fold}</summary>"
     yield ""
     yield f"Cases: {', '.join(f'`{name}`' for name in names)}."
@@ -160,6 +160,7 @@ def _clause_lines(clause: Clause) -> Iterator[str]:
 
 
 def _deviation_page(deviation: Deviation) -> Iterator[str]:
+    """What `conformance spec` shows of a known deviation."""
     clause = clauses()[deviation.clause]
     yield f"{deviation.id}: known deviation from {clause.id}"
     yield ""
@@ -174,8 +175,8 @@ def _deviation_page(deviation: Deviation) -> Iterator[str]:
     yield f"          {clause.statement}"
 
 
-def _hint(word: str) -> str:
-    """Names that look like the word, then clauses with the word in their title."""
+def _near_words(word: str) -> str:
+    """Names that look like an unknown word, then clauses with it in their title: a hint."""
     names = [*clauses(), *STAGES, *(deviation.id for deviation in deviations())]
     spelled = {name.lower(): name for name in names}
     near = difflib.get_close_matches(word.lower(), spelled, SUGGESTIONS, cutoff=0.7)
@@ -189,13 +190,16 @@ def _hint(word: str) -> str:
     return f"did you mean {', '.join(found)}?"
 
 
-def _count(number: int, noun: str) -> str:
+def _counted_noun(number: int, noun: str) -> str:
+    """A number with its noun, as `conformance spec` counts cases and deviations."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _deviations(clause: Clause) -> list[Deviation]:
+def _deviations_of(clause: Clause) -> list[Deviation]:
+    """The known deviations from a clause, for its page."""
     return [deviation for deviation in deviations() if deviation.clause == clause.id]
 
 
-def _cases(clause: Clause) -> list[str]:
+def _cases_of(clause: Clause) -> list[str]:
+    """The ids of the cases that cite a clause, for its page."""
     return [case.id for case in CASES if clause.id in case.clauses]

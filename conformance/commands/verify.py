@@ -30,19 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Load and compare; the exit code."""
+    """Run `conformance verify`: load and compare with the record; the exit code."""
     try:
         recorded = read(options.file)
         held = options_of(recorded)
         checkpoint = options.checkpoint or held["checkpoint"]
-        model = options.model or _of_record(options.file, held["model"])
+        model = options.model or _recorded_model(options.file, held["model"])
         load = load_of(checkpoint, model, held["dtype"], options.trust_remote_code)
         return verify(options.file, load, recorded)
     except BadRecord as error:
         raise HarnessError(str(error)) from error
 
 
-def _of_record(file: Path, model: str) -> str:
+def _recorded_model(file: Path, model: str) -> str:
     """The model class of the record, if naming it imports nothing but transformers.
 
     Raises:

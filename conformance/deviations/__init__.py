@@ -50,15 +50,15 @@ class Range:
     where: tuple[str, ...] = ()
 
     def concerns(self, case: str, release: str) -> bool:
-        """Whether it is known for the case in the release."""
+        """Whether the deviation is known for the case in the release, within this range."""
         return self.is_of(release) and any(fnmatch.fnmatchcase(case, glob) for glob in self.cases)
 
     def is_of(self, release: str) -> bool:
-        """Whether it is known in the release at all."""
+        """Whether the deviation is known in the release at all, within this range."""
         return SpecifierSet(self.releases, prereleases=True).contains(release)
 
     def covers(self, divergence: Divergence) -> bool:
-        """Whether it accounts for the divergence."""
+        """Whether the range of a known deviation accounts for the divergence."""
         places = self.where or ("*",)
         return divergence.kind in self.kinds and any(
             fnmatch.fnmatchcase(divergence.where, glob) for glob in places
@@ -89,41 +89,41 @@ class Deviation:
 
     @property
     def releases(self) -> str:
-        """The version specifiers of all ranges, for a reader: `==4.51.* or >=5.0`."""
+        """The version specifiers of a deviation's ranges, for a reader: `==4.51.* or >=5.0`."""
         return " or ".join(dict.fromkeys(each.releases for each in self.ranges))
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """The cases of all ranges."""
+        """The cases of all ranges of a known deviation."""
         return tuple(dict.fromkeys(case for each in self.ranges for case in each.cases))
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of all ranges."""
+        """The kinds of divergence of all ranges of a known deviation."""
         return tuple(dict.fromkeys(kind for each in self.ranges for kind in each.kinds))
 
     def concerns(self, case: str, release: str) -> bool:
-        """Whether it is known for the case in the release."""
+        """Whether the deviation is known for the case in the release."""
         return any(within.concerns(case, release) for within in self.ranges)
 
     def is_of(self, release: str) -> bool:
-        """Whether it is known in the release at all."""
+        """Whether the deviation is known in the release at all."""
         return any(within.is_of(release) for within in self.ranges)
 
     def seen(self, within: Range) -> KnownDeviation:
-        """What a record keeps of it."""
+        """What the record of a run keeps of a known deviation."""
         return KnownDeviation(self.id, self.clause, self.impact, within.reason, self.upstream)
 
 
 @cache
 def deviations() -> tuple[Deviation, ...]:
-    """All of them, stage by stage."""
+    """All known deviations, stage by stage."""
     tables = [files(__package__).joinpath(f"{stage}.toml").read_text("utf-8") for stage in STAGES]
     return tuple(deviation(entry) for text in tables for entry in tomllib.loads(text)["deviation"])
 
 
 def deviation(entry: Mapping[str, Any]) -> Deviation:
-    """An entry of the TOML files.
+    """A known deviation, from its entry in the TOML files.
 
     Raises:
         ValueError: its impact does not exist.
@@ -134,11 +134,12 @@ def deviation(entry: Mapping[str, Any]) -> Deviation:
     if about["impact"] not in IMPACTS:
         raise ValueError(f"{about['id']}: there is no impact {about['impact']!r}")
     within = own.pop("in", [{}])
-    ranges = tuple(_range({**own, **each}) for each in within)
+    ranges = tuple(_range_of({**own, **each}) for each in within)
     return Deviation(**about, reason=own["reason"], ranges=ranges)
 
 
-def _range(fields: Mapping[str, Any]) -> Range:
+def _range_of(fields: Mapping[str, Any]) -> Range:
+    """A range of a known deviation, from its fields in the TOML files."""
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
@@ -148,7 +149,7 @@ def _range(fields: Mapping[str, Any]) -> Range:
 def known(
     divergences: Sequence[Divergence], case: str, release: str, among: Iterable[Deviation]
 ) -> tuple[KnownDeviation, ...] | None:
-    """What accounts for each of the divergences, in their order; None if one is left over."""
+    """The deviations that account for the divergences, in order; None if one is left over."""
     concerned = [
         (deviation, within)
         for deviation in among
@@ -167,7 +168,7 @@ def known(
 def stale(
     results: Iterable[Result], release: str, catalogue: Iterable[str], among: Iterable[Deviation]
 ) -> list[str]:
-    """What is wrong with the list itself: cases that agree after all, or do not exist."""
+    """The stale deviations, as complaints: their cases agree after all, or do not exist."""
     catalogue, judged = list(catalogue), {result.case: result for result in results}
     complaints = []
     for deviation in among:
@@ -182,7 +183,7 @@ def stale(
 def _complaint(
     name: str, within: Range, pattern: str, release: str, covered: Mapping[str, Result | None]
 ) -> str:
-    """What is wrong with one pattern; a glob is checked once all cases that it covers have run."""
+    """A stale deviation's complaint on one pattern; a glob waits until all its cases have run."""
     if not covered:
         return f"the case {pattern}, which does not exist"
     ran = [result for result in covered.values() if result is not None]

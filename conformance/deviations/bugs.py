@@ -42,22 +42,23 @@ tensors.
 
 
 def as_markdown() -> str:
-    """The page."""
+    """The page `docs/bugs.md`."""
     every = deviations()
-    blocks = [HEAD, _contents(every)]
+    blocks = [HEAD, _bugs_by_impact(every)]
     for impact, about in IMPACTS.items():
         held = sorted((each for each in every if each.impact == impact), key=_is_over)
         table = [
             "| what happens | releases | caught by | upstream |",
             "|---|---|---|---|",
-            *map(_row, held),
+            *map(_bug_row, held),
         ]
         heading = f"## {impact}\n\n{about.meaning[0].upper()}{about.meaning[1:]}."
         blocks += [f"{heading}\n", "\n".join(table) + "\n"]
     return "\n".join([*blocks, FOOT])
 
 
-def _contents(every: Sequence[Deviation]) -> str:
+def _bugs_by_impact(every: Sequence[Deviation]) -> str:
+    """The contents of `docs/bugs.md`: each impact with the number of its bugs."""
     lines = []
     for impact, about in IMPACTS.items():
         count = sum(each.impact == impact for each in every)
@@ -65,7 +66,8 @@ def _contents(every: Sequence[Deviation]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(deviation: Deviation) -> str:
+def _bug_row(deviation: Deviation) -> str:
+    """A bug's row on `docs/bugs.md`: what is wrong, releases, cases, upstream issue."""
     reasons = dict.fromkeys(within.reason for within in deviation.ranges)
     cases = [f"`{case}`" for case in deviation.cases[:MOST_CASES]]
     more = len(deviation.cases) - MOST_CASES
@@ -81,5 +83,5 @@ def _row(deviation: Deviation) -> str:
 
 
 def _is_over(deviation: Deviation) -> bool:
-    """Whether no range is open at the top."""
+    """Whether a bug is over: no range of its releases is open at the top."""
     return not deviation.is_of(FAR)

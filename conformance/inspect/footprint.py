@@ -74,7 +74,7 @@ class Peaks:
 
     @property
     def host(self) -> int:
-        """All kinds."""
+        """Bytes of all kinds of host memory at the peak of a planned load."""
         return self.anonymous + self.file + self.model
 
 
@@ -88,7 +88,7 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """At the peak of the load."""
+        """Whether the device's budget holds the peak of a planned load."""
         return self.needs <= self.budget
 
 
@@ -102,7 +102,7 @@ class Explanation:
     advice: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The footprint of a plan, JSON-ready."""
         fits = [{**asdict(fit), "fits": fit.fits} for fit in self.fits]
         return {
             "parts": [asdict(part) for part in self.parts],
@@ -125,11 +125,12 @@ def planned(source: str, **options: Any) -> tuple[LoadPlan, int]:
     if may_be_id(source) and not options.get("trust_remote_code"):
         with headers_of(source, Options.of(options)) as folder:
             if folder is not None:
-                return _planned(folder, {**options, "subfolder": ""})
-    return _planned(source, options)
+                return _planned_by_options(folder, {**options, "subfolder": ""})
+    return _planned_by_options(source, options)
 
 
-def _planned(source: str | Path, options: Mapping[str, Any]) -> tuple[LoadPlan, int]:
+def _planned_by_options(source: str | Path, options: Mapping[str, Any]) -> tuple[LoadPlan, int]:
+    """The plan of a load whose footprint is asked for, and the bytes that planning took."""
     wanted = Options.of(options)
     with suppress(LoadError):  # the plan will say it
         # The import of a class is no part of the load.
@@ -143,7 +144,7 @@ def _planned(source: str | Path, options: Mapping[str, Any]) -> tuple[LoadPlan, 
 def explain(
     decided: LoadPlan, budgets: Mapping[str, int] | None = None, *, taken: int = 0
 ) -> Explanation:
-    """What the plan needs, beside the budgets: device, such as "cuda:0" or "cpu", to bytes.
+    """The footprint of a plan, beside the budgets: device, as "cuda:0" or "cpu", to bytes.
 
     Args:
         decided, taken: see `planned`.
@@ -156,7 +157,7 @@ def explain(
 
 
 def parts_of(decided: LoadPlan) -> list[Part]:
-    """The plan's stored tensors and initialised parameters in groups, the largest first."""
+    """A plan's footprint: its stored and initialised tensors in groups, the largest first."""
     found: dict[tuple[str, ...], Part] = {}
 
     def part(device: str, stored: str, dtype: str, action: str) -> Part:
@@ -166,14 +167,16 @@ def parts_of(decided: LoadPlan) -> list[Part]:
 
     for placement in decided.placements:
         stored, where = placement.stored, str(placement.device)
-        each = part(where, _short(stored.dtype), _short(placement.dtype), str(placement.action))
+        each = part(
+            where, _dtype_name(stored.dtype), _dtype_name(placement.dtype), str(placement.action)
+        )
         each.tensors += 1
         each.parameters += stored.nbytes // stored.dtype.itemsize
         each.on_disk += stored.nbytes
         each.in_memory += 0 if where == DISK else placement.nbytes
     for fresh in decided.fresh.values():
         where = str(fresh.device)
-        each = part(where, "", _short(fresh.dtype), "initialised")
+        each = part(where, "", _dtype_name(fresh.dtype), "initialised")
         each.tensors += 1
         each.parameters += math.prod(fresh.shape)
         each.in_memory += 0 if where == DISK else fresh.nbytes
@@ -181,7 +184,7 @@ def parts_of(decided: LoadPlan) -> list[Part]:
 
 
 def peaks_of(decided: LoadPlan, parts: tuple[Part, ...], taken: int) -> Peaks:
-    """What the load holds at most, by the plan's actions and workers."""
+    """The peaks of a planned load, by the plan's actions and workers."""
     devices: dict[str, int] = {}
     for each in parts:
         devices[each.device] = devices.get(each.device, 0) + each.in_memory
@@ -220,20 +223,21 @@ def parse_budgets(text: str) -> dict[Any, int]:
 
 
 def named(budgets: Mapping[Any, int]) -> dict[str, int]:
-    """The same by the names that devices have in a plan."""
+    """The budgets of `--max-memory` by the names that devices have in a plan."""
     accelerator = torch.accelerator.current_accelerator()
     kind = accelerator.type if accelerator else "cuda"
     return {f"{kind}:{d}" if isinstance(d, int) else d: size for d, size in budgets.items()}
 
 
 def _fits(peaks: Peaks, budgets: Mapping[str, int]) -> Iterator[Fit]:
+    """Each budgeted device, with what the planned load needs of it."""
     needs = {**peaks.devices, CPU: peaks.host}
     for device, budget in budgets.items():
         yield Fit(device, needs.get(device, 0), budget)
 
 
 def _advice(decided: LoadPlan, parts: tuple[Part, ...], fits: tuple[Fit, ...]) -> Iterator[str]:
-    """What to change where something does not fit, the least change first."""
+    """What to change where a plan's footprint does not fit, the least change first."""
     if all(fit.fits for fit in fits):
         return
     parameters = sum(part.parameters for part in parts)
@@ -251,12 +255,13 @@ def _advice(decided: LoadPlan, parts: tuple[Part, ...], fits: tuple[Fit, ...]) -
 
 
 def size(number: int) -> str:
-    """Bytes as people say them."""
+    """Bytes of a footprint as people say them: `12.5 KiB`."""
     if number < 1024:
         return f"{number} bytes"
     power = min(3, (number.bit_length() - 1) // 10)
     return f"{number / 1024**power:.1f} {'KMG'[power - 1]}iB"
 
 
-def _short(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
+    """A footprint's dtype without "torch."."""
     return str(dtype).removeprefix("torch.")

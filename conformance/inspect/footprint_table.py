@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 
 def show(explanation: Explanation) -> None:
-    """Two tables, and what to change if something does not fit."""
+    """Show a plan's footprint in two tables, and what to change if something does not fit."""
     screen = console()
     screen.print()
-    screen.print(_parts(explanation))
+    screen.print(_parts_table(explanation))
     screen.print()
-    screen.print(_peaks(explanation))
+    screen.print(_peaks_table(explanation))
     if explanation.advice:
         screen.print(Text("\nThe model does not fit. To make it fit:", style="bold"))
         for line in explanation.advice:
             screen.print(Text(f"  {plain(line)}"))
 
 
-def _parts(explanation: Explanation) -> Table:
+def _parts_table(explanation: Explanation) -> Table:
+    """A plan's footprint as a table: a row a device, dtype and action."""
+
     from conformance.inspect.footprint import size
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -42,7 +44,9 @@ def _parts(explanation: Explanation) -> Table:
     return table
 
 
-def _peaks(explanation: Explanation) -> Table:
+def _peaks_table(explanation: Explanation) -> Table:
+    """The peaks of a planned load as a table: a row a device, with its budget."""
+
     from conformance.inspect.footprint import size
 
     fits = {fit.device: fit for fit in explanation.fits}

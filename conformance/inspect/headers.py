@@ -26,7 +26,7 @@ from reference_loader.source.weight_names import weight_names
 
 @contextmanager
 def headers_of(source: str, options: Options) -> Iterator[Path | None]:
-    """A folder that holds what the repository's headers say; gone with the block.
+    """A folder with headers of a Hub repository, and no weights; gone with the block.
 
     None where headers are not enough: offline, or where the weights that win are pickled.
 
@@ -49,7 +49,7 @@ def headers_of(source: str, options: Options) -> Iterator[Path | None]:
 
 
 def _commit(folder: Path) -> str:
-    """The commit that a folder of the cache is of."""
+    """The commit on the Hub that a folder of the cache is of."""
     parts = folder.parts
     return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
 
@@ -68,7 +68,7 @@ def _first(source: str, names: list[str], options: Options, held: Path) -> bool:
 
 
 def _get(source: str, name: str, options: Options, held: Path) -> bool:
-    """Whether the commit has the small file, which is then there."""
+    """Whether a repository's commit has the small file, which is then there, beside the headers."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

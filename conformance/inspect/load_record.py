@@ -72,7 +72,7 @@ class Load:
         return [*model, *["--trust-remote-code"] * self.trusted]
 
     def case(self) -> Case:
-        """As the suite loads it; it cites no clause, so only the usual facts are noted."""
+        """The recorded load as a case of the suite; it cites no clause: usual facts are noted."""
         options: dict[str, Any] = {DTYPE: self.dtype} if self.dtype else {}
         options |= {"trust_remote_code": True} if self.trusted else {}
         return Case(
@@ -93,7 +93,7 @@ def record(load: Load, file: Path) -> int:
         NotLoaded: the load raises.
         OSError: the file cannot be written.
     """
-    seen = _observed(load)
+    seen = _observed_load(load)
     if seen.exception is not None:
         types, message = seen.exception["types"], seen.exception["message"]
         raise NotLoaded(f"{load.checkpoint} does not load here: {types[0]}: {message}")
@@ -101,12 +101,12 @@ def record(load: Load, file: Path) -> int:
         "record": "deployment",
         "schema": SCHEMA,
         "made": now(),
-        **_environment(),
+        **_record_environment(),
         "checkpoint": {"path": load.checkpoint, "files": digests(load.folder)},
         "options": {"model": load.model, "dtype": load.dtype},
         **compact(seen),
     }
-    return _write(file, {**content, "digest": digest(content)})
+    return _write_record(file, {**content, "digest": digest(content)})
 
 
 def verify(file: Path, load: Load, recorded: Mapping[str, Any]) -> int:
@@ -117,10 +117,10 @@ def verify(file: Path, load: Load, recorded: Mapping[str, Any]) -> int:
         load: of `load_of`.
         recorded: of `read`.
     """
-    seen = _observed(load)
-    before, after = recorded["versions"], _environment()["versions"]
+    seen = _observed_load(load)
+    before, after = recorded["versions"], _record_environment()["versions"]
     found = compared(file, load, expanded(recorded), seen)
-    moved = _moved(recorded["checkpoint"]["files"], digests(load.folder))
+    moved = _differing_files(recorded["checkpoint"]["files"], digests(load.folder))
     show_verified(found, {"recorded": before, "now": after}, moved)
     return 0 if found.change == UNCHANGED else 1
 
@@ -138,7 +138,7 @@ def compared(file: Path, load: Load, before: Observation, after: Observation) ->
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The content of a whole record.
+    """The content of a whole record of a load.
 
     Raises:
         BadRecord: it is no record, was truncated or changed, or has another schema.
@@ -186,65 +186,73 @@ def of_transformers(model: str) -> bool:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """A digest of the whole content."""
+    """A digest of a load record's whole content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Name to size and digest of each file that a load may read; no weights are read."""
+    """A record's files: name to size and digest of each that a load may read, weights unread."""
     found: dict[str, dict[str, Any]] = {}
-    for globs, sha256 in ((WHOLE, _whole), (HEADERS, _header), (SIZES, None)):
+    for globs, sha256 in ((WHOLE, _file_digest), (HEADERS, _header_digest), (SIZES, None)):
         for path in sorted(path for glob in globs for path in folder.glob(glob) if path.is_file()):
             held = {"bytes": path.stat().st_size}
             found[path.name] = held | ({"sha256": sha256(path)} if sha256 else {})
     return found
 
 
-def _whole(path: Path) -> str:
+def _file_digest(path: Path) -> str:
+    """The digest of a whole file, for the record of a load."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _header(path: Path) -> str:
-    """Of the first eight bytes and the header whose length they hold."""
+def _header_digest(path: Path) -> str:
+    """The digest of a weight file's header and its length, for the record of a load."""
     with path.open("rb") as file:
         measure = file.read(8)
         (length,) = struct.unpack("<Q", measure.ljust(8, b"\0"))
         return hashlib.sha256(measure + file.read(min(length, LONGEST_HEADER))).hexdigest()
 
 
-def _moved(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The files that differ from those of the record."""
+def _differing_files(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The files of the checkpoint that differ from those of the load record."""
     return [name for name in {**recorded, **here} if recorded.get(name) != here.get(name)]
 
 
-def _observed(load: Load) -> Observation:
+def _observed_load(load: Load) -> Observation:
+    """What the load to record or verify leaves."""
     stay_offline()  # the checkpoint is local; no request is needed
     seen = observe(load.case(), stock, measured=True).observation
-    seen = replace(seen, config=_anywhere(seen.config, load.folder))
+    seen = replace(seen, config=_without_path(seen.config, load.folder))
     return seen if seen.exception is not None else expanded(json.loads(json.dumps(compact(seen))))
 
 
-def _anywhere(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The config without the path of the checkpoint: a checkpoint may be moved."""
+def _without_path(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A recorded config without the path of the checkpoint: that may be moved."""
     return {
         name: "(the checkpoint)" if value == str(folder) else value
         for name, value in config.items()
     }
 
 
-def _environment() -> dict[str, Any]:
+def _record_environment() -> dict[str, Any]:
+    """The versions and the platform that a load record keeps."""
     kept = header(Session("stock", stock, version("transformers")))
     return {name: kept[name] for name in ("versions", "platform")}
 
 
-def _write(file: Path, content: Mapping[str, Any]) -> int:
-    """A line for each nested entry, so that a diff of two records is readable."""
-    text = "{\n" + ",\n".join(f"{json.dumps(k)}: {_lines(v)}" for k, v in content.items()) + "\n}\n"
+def _write_record(file: Path, content: Mapping[str, Any]) -> int:
+    """Write a load record, a line for each nested entry, so that a diff of two is readable."""
+    text = (
+        "{\n"
+        + ",\n".join(f"{json.dumps(k)}: {_json_lines(v)}" for k, v in content.items())
+        + "\n}\n"
+    )
     write_whole(file, text)
     return len(text)
 
 
-def _lines(value: Any) -> str:
+def _json_lines(value: Any) -> str:
+    """A value of a load record as JSON, a line an entry."""
     if isinstance(value, dict) and value:
         held = (f" {json.dumps(name)}: {json.dumps(inner)}" for name, inner in value.items())
         return "{\n" + ",\n".join(held) + "\n}"

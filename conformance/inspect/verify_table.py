@@ -25,7 +25,7 @@ COUNTED = ("values", "output")
 def show_verified(
     found: Change, versions: Mapping[str, Mapping[str, str | None]], moved: Sequence[str]
 ) -> None:
-    """Print it.
+    """Print what `verify` found: environments, differences from the record, the verdict.
 
     Args:
         found: what changed since the record.
@@ -36,16 +36,16 @@ def show_verified(
     screen.print(environment_table(versions), "")
     if found.divergences:
         screen.print(difference_table(found.divergences), "")
-    for line in _notes(found, moved):
+    for line in _notes_below(found, moved):
         screen.print(Text(plain(line)), soft_wrap=True)
 
 
 def difference_table(divergences: Sequence[Divergence]) -> Table:
-    """A row for each kind of difference and pair of values, with the places that show it."""
+    """A row for each difference from the recorded load, with the places that show it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("what", "where", "recorded", "now"):
         table.add_column(name, no_wrap=name == "what")
-    rows = _rows(divergences)
+    rows = _rows_to_show(divergences)
     for (kind, before, after), places in rows[:MOST_ROWS]:
         names = grouped(places)
         where = names[0] + (f" and {len(places) - 1} more" if len(places) > 1 else "")
@@ -55,8 +55,10 @@ def difference_table(divergences: Sequence[Divergence]) -> Table:
     return table
 
 
-def _rows(divergences: Sequence[Divergence]) -> list[tuple[tuple[str, str, str], list[str]]]:
-    """Values differ wherever the dtype does: that is told once."""
+def _rows_to_show(
+    divergences: Sequence[Divergence],
+) -> list[tuple[tuple[str, str, str], list[str]]]:
+    """Differences from the recorded load; values differ wherever the dtype does, told once."""
     cast = {d.where for d in divergences if d.kind == "dtype"}
     rows: dict[tuple[str, str, str], list[str]] = {}
     for d in divergences:
@@ -69,7 +71,8 @@ def _rows(divergences: Sequence[Divergence]) -> list[tuple[tuple[str, str, str],
     return list(rows.items())
 
 
-def _notes(found: Change, moved: Sequence[str]) -> list[str]:
+def _notes_below(found: Change, moved: Sequence[str]) -> list[str]:
+    """The lines below the table of `verify`: files, tolerance, the verdict."""
     lines = [f"the checkpoint's files are not those recorded: {', '.join(moved)}"] if moved else []
     if found.moved:
         lines.append(f"within the tolerance: {found.moved}")

@@ -26,8 +26,8 @@ TRUST = "--trust-remote-code"
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until stdin ends; `arguments`: the loader judged, the user's checkpoints, and
-    `--trust-remote-code` if their code may run."""
+    """Be the probe: serve until stdin ends; `arguments`: the loader judged, the user's
+    checkpoints, and `--trust-remote-code` if their code may run."""
     loader, *folders = [each for each in arguments if each != TRUST]
     with _answers() as answers:
         session = open_session(loader)
@@ -43,18 +43,20 @@ def main(arguments: list[str]) -> int:
 
 
 def _answers() -> TextIO:
-    """The process's stdout; whatever libraries print from now on goes to stderr."""
+    """The probe's stdout; whatever libraries print from now on goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
 def _requests() -> Iterator[dict[str, str]]:
+    """What the judging process asks the probe, a JSON line each."""
     for line in sys.stdin:
         yield json.loads(line)
 
 
 def _say(answers: TextIO, message: dict[str, Any]) -> None:
+    """Answer the judging process from the probe, by a JSON line."""
     answers.write(json.dumps(message, default=str) + "\n")
     answers.flush()
 

@@ -19,39 +19,40 @@ class NotListed(RuntimeError):
 
 
 def published(run: Callable[..., Any] = subprocess.run) -> list[Version]:
-    """The final releases that the configured index offers to this Python, oldest first.
+    """The final releases that the package index offers to this Python, oldest first.
 
     Those that were yanked are not among them.
 
     Raises:
         NotListed: the index cannot be asked.
     """
-    command = [*_pip(run), "index", "versions", PACKAGE, "--disable-pip-version-check"]
+    command = [*_pip_command(run), "index", "versions", PACKAGE, "--disable-pip-version-check"]
     done = run(command, capture_output=True, text=True, check=False)
     listed = re.search(r"^Available versions: (.+)$", done.stdout, re.MULTILINE)
     if done.returncode or listed is None:
         told = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise NotListed(f"the releases of {PACKAGE} cannot be listed: {told}")
-    return sorted(_finals(listed[1].split(",")))
+    return sorted(_final_releases(listed[1].split(",")))
 
 
 def newest_patches(releases: Iterable[Version], oldest: Version) -> list[Version]:
-    """The newest patch of every minor from that of `oldest` on."""
+    """The newest published patch of every minor release from that of `oldest` on."""
     newest: dict[tuple[int, int], Version] = {}
     for version in sorted(releases):
         newest[version.major, version.minor] = version
     return [version for minor, version in newest.items() if minor >= (oldest.major, oldest.minor)]
 
 
-def _pip(run: Callable[..., Any]) -> list[str]:
-    """An environment that uv made has no pip of its own."""
+def _pip_command(run: Callable[..., Any]) -> list[str]:
+    """The pip that asks the package index; an environment that uv made has none of its own."""
     pip = [sys.executable, "-m", "pip"]
     if (uv := which("uv")) and run([*pip, "--version"], capture_output=True).returncode:
         return [uv, "tool", "run", "pip"]
     return pip
 
 
-def _finals(words: Iterable[str]) -> Iterator[Version]:
+def _final_releases(words: Iterable[str]) -> Iterator[Version]:
+    """The final releases among the words that pip prints."""
     for word in words:
         try:
             version = Version(word.strip())

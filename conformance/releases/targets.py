@@ -57,11 +57,11 @@ class Target:
 
     @property
     def file_name(self) -> str:
-        """Its name as part of a path."""
+        """The name of a target as part of a path."""
         return re.sub(r"[^A-Za-z0-9.+-]+", "-", self.name).strip("-")[:60]
 
     def is_met_by(self, versions: Mapping[str, str | None]) -> bool:
-        """Whether these packages are what was asked for, as far as they are told."""
+        """Whether these packages are what the target asks for, as far as they are told."""
         wanted = {_package(each): Requirement(each).specifier for each in self.requirements}
         held = {name.replace("_", "-"): version for name, version in versions.items()}
         return all(
@@ -76,7 +76,7 @@ class Target:
 
 
 def parse(name: str) -> Target:
-    """`current`, `4.57.6`, `transformers==5.0.0,accelerate==1.10.1`, `python:PATH`.
+    """The target `current`, `4.57.6`, `transformers==5.0.0,accelerate==1.10.1` or `python:PATH`.
 
     Raises:
         BadTarget: none of these.
@@ -84,7 +84,7 @@ def parse(name: str) -> Target:
     if name == "current":
         return Target(name, Path(sys.executable))
     if name.startswith("python:"):
-        return Target(name, _interpreter(name.removeprefix("python:")))
+        return Target(name, _named_interpreter(name.removeprefix("python:")))
     with_package = f"transformers=={name}" if _is_version(name) else name
     parts = [part.strip() for part in with_package.split(",")]
     try:
@@ -99,7 +99,8 @@ def parse(name: str) -> Target:
     return Target(name, requirements=requirements)
 
 
-def _interpreter(text: str) -> Path:
+def _named_interpreter(text: str) -> Path:
+    """The interpreter that the target `python:PATH` names."""
     found = shutil.which(Path(text).expanduser())
     if found is None:
         raise BadTarget(f"python:{text}: there is no such program")
@@ -107,6 +108,7 @@ def _interpreter(text: str) -> Path:
 
 
 def _is_version(name: str) -> bool:
+    """Whether the target's name is that of a release."""
     try:
         Version(name)
     except InvalidVersion:
@@ -115,6 +117,7 @@ def _is_version(name: str) -> bool:
 
 
 def _package(requirement: str) -> str:
+    """The package that a requirement of a target is of, by its usual name."""
     return Requirement(requirement).name.lower().replace("_", "-")
 
 
@@ -133,42 +136,44 @@ def interpreter(target: Target, tell: Tell = lambda text: None) -> Path:
     """
     if target.python is not None:
         return target.python
-    home = environments() / _key(target)
-    if not _python(home).exists():
-        with _locked(home):
-            if not _python(home).exists():  # else another run made it while this one waited
+    home = environments() / _environment_key(target)
+    if not _python_of(home).exists():
+        with _environment_locked(home):
+            if not _python_of(home).exists():  # else another run made it while this one waited
                 tell(f"making the environment of {target.name}")
-                _make(target, home)
-    return _python(home)
+                _make_environment(target, home)
+    return _python_of(home)
 
 
 def environments() -> Path:
-    """Where environments are kept, beside the fixtures."""
+    """The folder of the targets' environments, beside the fixtures."""
     return cache_root() / "environments"
 
 
-def _key(target: Target) -> str:
-    """What the environment holds, in a word; another Python or shared package makes another."""
+def _environment_key(target: Target) -> str:
+    """What a target's environment holds, in a word; another Python or shared package, another."""
     holds: list[Any] = [target.requirements, sys.version, sys.base_prefix]
-    holds.append(_companions() if target.brings_torch else [_purelib(), _shared()])
+    holds.append(_companions() if target.brings_torch else [_our_packages_folder(), _shared()])
     readable = re.sub(r"[^A-Za-z0-9.+-]", "-", ",".join(target.requirements).replace("==", "-"))
     return f"{readable[:80]}-{hashlib.sha256(json.dumps(holds).encode()).hexdigest()[:12]}"
 
 
-def _python(home: Path) -> Path:
+def _python_of(home: Path) -> Path:
+    """The Python of a target's environment."""
     return home / "bin" / "python"
 
 
 @contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """One run at a time makes an environment; the lock goes with the process that holds it."""
+def _environment_locked(home: Path) -> Iterator[None]:
+    """Let one run at a time make an environment; the lock goes with the process that holds it."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / f".{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _make(target: Target, home: Path) -> None:
+def _make_environment(target: Target, home: Path) -> None:
+    """Make a target's environment: all of it, or nothing."""
     for left in home.parent.glob(f".{home.name}.*.partial"):
         shutil.rmtree(left, ignore_errors=True)
     partial = home.with_name(f".{home.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -185,31 +190,35 @@ def _make(target: Target, home: Path) -> None:
 
 
 def _share_ours(home: Path) -> None:
-    """What is not installed in the environment is that of the calling one, torch above all."""
+    """Share with a target's environment what it has not installed: ours, torch above all."""
     library = next((home / "lib").glob("python*")) / "site-packages"
-    library.joinpath("shared.pth").write_text(_purelib() + "\n", "utf-8")
+    library.joinpath("shared.pth").write_text(_our_packages_folder() + "\n", "utf-8")
 
 
-def _purelib() -> str:
+def _our_packages_folder() -> str:
+    """The folder of packages that targets' environments share."""
     return sysconfig.get_path("purelib")
 
 
 def _shared() -> list[str]:
-    """All that the calling environment has: an installer leaves out what it finds there."""
+    """All packages shared with a target: an installer leaves out what it finds there."""
     return sorted(f"{each.name}=={each.version}" for each in distributions())
 
 
 def _companions() -> list[str]:
+    """What a target with a torch of its own gets in our versions, as requirements."""
     found = {package: _version(package) for package in COMPANIONS}
     return [f"{package}=={held}" for package, held in found.items() if held is not None]
 
 
 def _unnamed_companions(target: Target) -> list[str]:
+    """The companions whose version the target's name does not say."""
     named = {_package(requirement) for requirement in target.requirements}
     return [each for each in _companions() if _package(each) not in named]
 
 
 def _version(package: str) -> str | None:
+    """The version of a package in this environment, for targets that share it."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -217,14 +226,15 @@ def _version(package: str) -> str | None:
 
 
 def _install(requirements: Sequence[str], home: Path, target: Target) -> None:
+    """Install packages into a target's environment, by uv or pip."""
     uv = shutil.which("uv")
     if uv is None:
-        pip = [sys.executable, "-m", "pip", "--python", str(_python(home)), "install", "--quiet"]
+        pip = [sys.executable, "-m", "pip", "--python", str(_python_of(home)), "install", "--quiet"]
         # Compiling takes longer than the rest, and Python compiles what it imports.
         pip += ["--disable-pip-version-check", "--no-compile"]
         _run([*pip, *requirements], target)
         return
-    command = [uv, "pip", "install", "--quiet", "--python", str(_python(home))]
+    command = [uv, "pip", "install", "--quiet", "--python", str(_python_of(home))]
     if not target.brings_torch:
         # uv does not see what is shared, and would fetch a torch of its own for who requires one.
         override = home / "not-torch.txt"
@@ -234,6 +244,7 @@ def _install(requirements: Sequence[str], home: Path, target: Target) -> None:
 
 
 def _run(command: Sequence[str], target: Target) -> None:
+    """Run a command that makes a target's environment; raise TargetNotMade if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         told = [line for line in done.stderr.splitlines() if "error" in line.lower()]

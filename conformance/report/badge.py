@@ -33,7 +33,7 @@ SVG = """\
 
 
 def badge(report: Report) -> str:
-    """The picture: the counts of the run, in the colour of its exit code."""
+    """The picture `badge.svg`: the counts of the run, in the colour of its exit code."""
     label, message = "conformance", summary(report)
     left, right = (round(len(text) * WIDTH) + PADDING for text in (label, message))
     return SVG.format(
@@ -51,7 +51,7 @@ def badge(report: Report) -> str:
 
 
 def summary(report: Report) -> str:
-    """`409 cases, 12 known, 3 wrong-model`; of a comparison, what changed in all its steps.
+    """The badge's text: `409 cases, 12 known, 3 wrong-model`, or what a comparison's steps changed.
 
     The impact is the gravest that a case has, with the number of cases that have it.
     """

@@ -46,7 +46,7 @@ class Row:
 
     @property
     def what(self) -> str:
-        """`dtype of model.layers.{0..2}.mlp.up_proj.weight and 3 more: float32 → bfloat16`."""
+        """A change in words: `dtype of {0..2}.mlp.up_proj.weight and 3 more: float32 → float16`."""
         names = grouped(self.where)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         place = "" if names[0].startswith("(") else f" of {names[0]}{more}"
@@ -57,14 +57,14 @@ class Row:
 
 
 def rows(changes: Iterable[Change]) -> list[Row]:
-    """A row for each clause that regressed, changed or was fixed, in that order."""
+    """The change table's rows: each clause that regressed, changed or was fixed, in that order."""
     found: dict[tuple[str, str], list[tuple[str, list[Divergence]]]] = {}
     for change in changes:
         for key, divergences in told_by(change):
             found.setdefault(key, []).append((change.case, divergences))
     order = {clause: number for number, clause in enumerate(clauses())}
     keys = sorted(found, key=lambda key: (CHANGES.index(key[0]), order.get(key[1], 0)))
-    return [_row(*key, found[key]) for key in keys]
+    return [_change_row(*key, found[key]) for key in keys]
 
 
 def headlines(changes: Iterable[Change]) -> list[Row]:
@@ -76,11 +76,12 @@ def headlines(changes: Iterable[Change]) -> list[Row]:
 
 
 def _is_of_stage(case: str, clause: str) -> bool:
+    """Whether a case is of the clause's own stage, for the headlines of a comparison."""
     return case.startswith(f"{clauses()[clause].stage.lower()}/")
 
 
 def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]]:
-    """What one case says of each clause newly kept or broken; else its chief difference."""
+    """What a case's change says of each clause newly kept or broken; else its chief difference."""
     for kind, named in ((REGRESSED, change.regressed), (FIXED, change.fixed)):
         for clause in named:
             divergences = [d for d in change.divergences if d.clause == clause]
@@ -95,7 +96,7 @@ def told_by(change: Change) -> Iterable[tuple[tuple[str, str], list[Divergence]]
 
 
 def _causes(change: Change, divergences: Sequence[Divergence]) -> list[Divergence]:
-    """Values differ wherever the dtype does; the dtype then explains more."""
+    """Of a change, what explains most: values differ wherever the dtype does."""
     telling: dict[str, Divergence] = {}
     for divergence in sorted(change.divergences, key=rank):
         telling.setdefault(divergence.where, divergence)
@@ -103,11 +104,12 @@ def _causes(change: Change, divergences: Sequence[Divergence]) -> list[Divergenc
 
 
 def rank(divergence: Divergence) -> int:
-    """The smaller, the more it says."""
+    """How much a divergence says of a change: the smaller, the more."""
     return TELLING.index(divergence.kind) if divergence.kind in TELLING else len(TELLING)
 
 
-def _row(change: str, clause: str, found: Sequence[tuple[str, list[Divergence]]]) -> Row:
+def _change_row(change: str, clause: str, found: Sequence[tuple[str, list[Divergence]]]) -> Row:
+    """The row of the change table for one clause and kind of change."""
     every = [divergence for _, divergences in found for divergence in divergences]
     example = min(every, key=rank)
     alike = [
@@ -137,7 +139,7 @@ def environment_table(versions: Mapping[str, Mapping[str, str | None]]) -> Table
 
 
 def change_table(changes: Sequence[Change]) -> Table:
-    """A row for each clause and kind of change."""
+    """The table of `compare`: a row for each clause and kind of change."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "clause", "promise", "what"):
         table.add_column(name, no_wrap=name == "clause", ratio={"what": 1}.get(name))
@@ -152,7 +154,7 @@ def change_table(changes: Sequence[Change]) -> Table:
 
 
 def headline_table(found: Sequence[Row]) -> Table:
-    """A line each; only the last column is cut where the screen ends."""
+    """The headlines of `compare`, a line each; only the last column is cut at the screen's end."""
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     widest = max((len(clauses()[row.clause].title) for row in found), default=0)
     for name, width in (("most users meet", 15), ("clause", 7), ("promise", widest)):
@@ -165,7 +167,7 @@ def headline_table(found: Sequence[Row]) -> Table:
 
 
 def own_table(changes: Sequence[Change]) -> Table:
-    """Of the user's checkpoints: the verdict, load seconds and peak memory, before and after."""
+    """Changes of the user's checkpoints: verdict, seconds and peak memory, before and after."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("checkpoint", "change", "seconds", "peak memory", "what"):
         table.add_column(name)
@@ -180,33 +182,36 @@ def own_table(changes: Sequence[Change]) -> Table:
 
 
 def what_of(change: Change) -> str:
-    """Why the two loads cannot be compared, or the chief difference; empty without one."""
+    """Why the two loads cannot be compared, or their chief difference; empty without one."""
     if change.reason or not change.divergences:
         return plain(change.reason)
-    return _row("", "", [(change.case, [min(change.divergences, key=rank)])]).what
+    return _change_row("", "", [(change.case, [min(change.divergences, key=rank)])]).what
 
 
 def costs(change: Change) -> tuple[str, str]:
-    """The load's seconds and peak memory, before and after."""
+    """The seconds and the peak memory of a compared load, before and after."""
     return (
-        _pair([None if s is None else f"{s:.2f}" for s in change.seconds]),
-        _pair([None if b is None else f"{b / 2**20:.0f} MiB" for b in change.peak_bytes]),
+        _before_and_after([None if s is None else f"{s:.2f}" for s in change.seconds]),
+        _before_and_after(
+            [None if b is None else f"{b / 2**20:.0f} MiB" for b in change.peak_bytes]
+        ),
     )
 
 
-def _pair(values: Sequence[str | None]) -> str:
+def _before_and_after(values: Sequence[str | None]) -> str:
+    """Two values of a change: `before → after`."""
     return " → ".join("-" if value is None else value for value in values)
 
 
 def news(change: Change) -> list[str]:
-    """The lines that explain one change."""
+    """The lines that explain one change of a comparison."""
     head = f"{plain(change.case)}: {change.change} from {change.before} to {change.after}"
     head += f", {change.impact}" if change.impact else ""
     lines = [head + (f" (known: {change.deviation})" if change.deviation else "")]
     if change.reason:
         lines.append(f"  {plain(change.reason)}")
     for divergence in sorted(change.divergences, key=rank)[:MOST]:
-        row = _row(change.change, divergence.clause, [(change.case, [divergence])])
+        row = _change_row(change.change, divergence.clause, [(change.case, [divergence])])
         lines.append(f"  {divergence.clause or '-'}: {row.what}")
         if divergence.detail:
             lines.append(f"    {plain(divergence.detail)}")
@@ -216,14 +221,14 @@ def news(change: Change) -> list[str]:
 
 
 def summary(changes: Sequence[Change]) -> str:
-    """`332 cases: 4 regressed, 49 changed, 222 fixed, 57 unchanged`."""
+    """A comparison's summary: `332 cases: 4 regressed, 49 changed, 222 fixed, 57 unchanged`."""
     count = Counter(change.change for change in changes)
     told = ", ".join(f"{count[change]} {change}" for change in CHANGES if count[change])
     return f"{len(changes)} cases: {told or 'none'}"
 
 
 def notes(changes: Sequence[Change]) -> list[str]:
-    """Impacts of the changes; moved outputs, new defaults, accepted changes."""
+    """Notes below the change table: impacts, moved outputs, new defaults, accepted changes."""
     moved = [change for change in changes if change.moved]
     defaults = Counter(place for change in changes for place in change.defaults)
     accepted = [change for change in changes if change.accepted]
@@ -244,7 +249,7 @@ def notes(changes: Sequence[Change]) -> list[str]:
 def show_changes(
     versions: Mapping[str, Mapping[str, str | None]], changes: Sequence[Change], foot: Sequence[str]
 ) -> None:
-    """Environments, the table, each regression, and how it ended."""
+    """Show a comparison: environments, the table, each regression, and how it ended."""
     screen = console()
     own = [change for change in changes if change.case.startswith("own/")]
     screen.print(environment_table(versions), "")

@@ -54,7 +54,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """A bar on stderr while the items come; nothing if stderr is not a terminal."""
+    """A progress bar on stderr while the items come; nothing if stderr is not a terminal."""
     screen = console(stderr=True)
     yield from track(
         items, "Judging", total, console=screen, transient=True, disable=not screen.is_terminal
@@ -68,11 +68,11 @@ class Progress:
         self._bars = bars
 
     def tell(self, text: str) -> None:
-        """Print what takes long and has no steps."""
+        """Print on the terminal what takes long and has no steps."""
         self._bars.console.print(Text(plain(text)))
 
     def task(self, name: str, total: int) -> Callable[[str], None]:
-        """A bar of `total` steps; call what is returned with the name of each step as it begins."""
+        """A progress bar of `total` steps; call the result with each step's name as it begins."""
         task = self._bars.add_task(plain(name), total=total, step="")
         begun = -1
 
@@ -86,7 +86,7 @@ class Progress:
 
 @contextmanager
 def watching() -> Iterator[Progress]:
-    """Bars while the block runs."""
+    """Progress bars on the terminal while the block runs."""
     screen = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[step]}"))
     bars = rich.progress.Progress(
@@ -97,7 +97,7 @@ def watching() -> Iterator[Progress]:
 
 
 def show(results: Sequence[Result], stale: Sequence[str], foot: Sequence[str]) -> None:
-    """What is broken, explanations of what is unexpected, stale deviations, how it ended."""
+    """Show what `check` found: broken clauses, unexpected results, stale deviations, the end."""
     screen = console()
     for title, table in sections(results, min(screen.width, WIDTH)):
         screen.print(Text(title, style="bold"), table, "", sep="\n")
@@ -115,7 +115,7 @@ def show(results: Sequence[Result], stale: Sequence[str], foot: Sequence[str]) -
 
 
 def sections(results: Sequence[Result], width: int) -> Iterator[tuple[str, Table]]:
-    """The clauses that are broken, the gravest impact first; then the others, stage by stage."""
+    """What `check` shows: the clauses that are broken, by impact; then the others, by stage."""
     found = breaches(results)
     for impact, about in IMPACTS.items():
         held = [each for each in found if each.impact == impact]
@@ -140,7 +140,7 @@ def _said(clause: Clause, results: Sequence[Result]) -> set[str]:
 
 
 def _broken_table(held: Sequence[Breach], width: int) -> Table:
-    """A row a clause; below its title the ids of the known deviations, none of them cut."""
+    """The table of broken clauses; below a title the ids of known deviations, none of them cut."""
     table = Table(box=None, show_header=False, pad_edge=False, width=width)
     table.add_column(no_wrap=True, width=6)
     table.add_column(no_wrap=True, width=8)
@@ -160,7 +160,7 @@ def _broken_table(held: Sequence[Breach], width: int) -> Table:
 
 
 def _stage_table(held: Sequence[Clause], width: int) -> Table:
-    """A row a stage, with the ids of its clauses."""
+    """The table of clauses that nothing breaks: a row a stage."""
     table = Table(box=None, show_header=False, pad_edge=False, width=width)
     table.add_column(no_wrap=True, width=6)
     table.add_column(ratio=1)
@@ -172,7 +172,7 @@ def _stage_table(held: Sequence[Clause], width: int) -> Table:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """`143 cases: 118 agree, 25 known`."""
+    """The summary of a run of `check`: `143 cases: 118 agree, 25 known`."""
     count = Counter(result.status for result in results)
     told = ", ".join(f"{count[status]} {status}" for status in reversed(ORDER) if count[status])
     return f"{len(results)} cases: {told or 'none'}"

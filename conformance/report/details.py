@@ -17,9 +17,9 @@ from conformance.spec import clauses
 
 
 def details(sheet: list[Column]) -> dict[str, Any]:
-    """Of every case, with the clauses and deviations that they name."""
+    """The detail panel's data: every case, with the clauses and deviations that they name."""
     kept = _Kept()
-    found = {plain(case): _case(case, sheet, kept) for case in cases(sheet)}
+    found = {plain(case): _case_details(case, sheet, kept) for case in cases(sheet)}
     cited = {clause for case in cases(sheet) for clause in clauses_of(case, sheet)}
     return {
         "symbols": SYMBOLS,
@@ -45,7 +45,7 @@ class _Kept:
         self._number: dict[Alike | KnownDeviation, int] = {}
 
     def deviation(self, each: KnownDeviation) -> int:
-        """Its number. Two releases may give one deviation two reasons."""
+        """The deviation's number in the panel's data. Two releases may give one two reasons."""
         if each not in self._number:
             self._number[each] = len(self.deviations)
             words = (each.id, each.clause, each.impact, each.reason, each.upstream)
@@ -53,9 +53,11 @@ class _Kept:
         return self._number[each]
 
     def numbers(self, divergences: Iterable[Divergence]) -> list[int]:
-        return [self._of(each) for each in alike(divergences)]
+        """The numbers of the divergences in the panel's data."""
+        return [self._number_of(each) for each in alike(divergences)]
 
-    def _of(self, found: Alike) -> int:
+    def _number_of(self, found: Alike) -> int:
+        """The number of divergences alike in the panel's data, where they are kept once."""
         if found not in self._number:
             self._number[found] = len(self.items)
             values = [found.expected, found.actual, found.detail]
@@ -64,7 +66,8 @@ class _Kept:
         return self._number[found]
 
 
-def _case(case: str, sheet: list[Column], kept: _Kept) -> dict[str, Any]:
+def _case_details(case: str, sheet: list[Column], kept: _Kept) -> dict[str, Any]:
+    """What the detail panel reads of a case."""
     entries = {column.key: column.entries[case] for column in sheet if case in column.entries}
     reruns = [plain(entry.rerun) for entry in entries.values()]
     said = {
@@ -74,12 +77,12 @@ def _case(case: str, sheet: list[Column], kept: _Kept) -> dict[str, Any]:
     return {
         "says": said,
         "rerun": reruns[0],
-        "in": {key: _entry(entry, kept) for key, entry in entries.items()},
+        "in": {key: _entry_details(entry, kept) for key, entry in entries.items()},
     }
 
 
-def _entry(entry: Result | Change, kept: _Kept) -> dict[str, Any]:
-    """A result or a change; what is empty is left out."""
+def _entry_details(entry: Result | Change, kept: _Kept) -> dict[str, Any]:
+    """A result or a change in the detail panel's data; what is empty is left out."""
     fields: dict[str, Any] = {"impact": plain(entry.impact or "")}
     fields["deviations"] = [kept.deviation(each) for each in entry.deviations]
     if isinstance(entry, Result):

@@ -40,27 +40,29 @@ class Alike:
 
 
 def alike(divergences: Iterable[Divergence]) -> list[Alike]:
-    """The divergences drawn together, in the order of the first of each."""
+    """Divergences that say the same, drawn together, in the order of the first of each."""
     found: dict[tuple[str, ...], list[Divergence]] = {}
     for divergence in divergences:
-        found.setdefault(_key(divergence), []).append(divergence)
-    return [_alike(each) for each in found.values()]
+        found.setdefault(_sameness(divergence), []).append(divergence)
+    return [_as_one(each) for each in found.values()]
 
 
-def _key(divergence: Divergence) -> tuple[str, ...]:
+def _sameness(divergence: Divergence) -> tuple[str, ...]:
+    """What two divergences have in common that are shown as one; fingerprints may differ."""
     values = (shown(divergence.expected), shown(divergence.actual))
     masked = tuple(_FINGERPRINT.sub("", value) for value in values)
     detail = divergence.detail if masked == values else ""
     return (divergence.clause, divergence.kind, *masked, detail)
 
 
-def _alike(divergences: list[Divergence]) -> Alike:
+def _as_one(divergences: list[Divergence]) -> Alike:
+    """Divergences of many tensors as one."""
     chief = divergences[0]
     expected, actual = shown(chief.expected), shown(chief.actual)
     return Alike(
         plain(chief.clause),
         plain(chief.kind),
-        tuple(_names(divergences)),
+        tuple(_shown_names(divergences)),
         plain(expected, WIDEST),
         plain(actual, WIDEST),
         plain(chief.detail, WIDEST),
@@ -69,7 +71,8 @@ def _alike(divergences: list[Divergence]) -> Alike:
     )
 
 
-def _names(divergences: Iterable[Divergence]) -> list[str]:
+def _shown_names(divergences: Iterable[Divergence]) -> list[str]:
+    """The tensors of divergences shown as one, in patterns of names, not too many."""
     names = [plain(name, WIDEST) for name in grouped(dict.fromkeys(d.where for d in divergences))]
     more = len(names) - MOST_NAMES
     return names if more <= 0 else [*names[: MOST_NAMES - 1], f"and {more + 1} more"]

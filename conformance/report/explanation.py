@@ -11,7 +11,7 @@ WIDEST = 400
 
 
 def explanation(result: Result) -> list[str]:
-    """The lines that explain one result, most important first."""
+    """The lines that explain a result, most important first: clause, values, how to rerun it."""
     lines = [plain(f"{result.case}: {', '.join(filter(None, (result.status, result.impact)))}")]
     if result.reason:
         lines.append(f"  {plain(result.reason, WIDEST)}")
@@ -21,6 +21,7 @@ def explanation(result: Result) -> list[str]:
 
 
 def _clause_lines(identifier: str, divergences: list[Divergence]) -> list[str]:
+    """The lines that explain a broken clause."""
     clause = clauses().get(identifier)  # an old report may name a clause that was removed
     lines = [
         f"  {clause.id} ({clause.level}): {clause.statement}"
@@ -35,6 +36,7 @@ def _clause_lines(identifier: str, divergences: list[Divergence]) -> list[str]:
 
 
 def _divergence_lines(divergence: Divergence) -> list[str]:
+    """The lines that explain a divergence."""
     lines = [
         f"    {divergence.kind} of {plain(divergence.where)}",
         f"      expected  {plain(shown(divergence.expected), WIDEST)}",
@@ -46,7 +48,7 @@ def _divergence_lines(divergence: Divergence) -> list[str]:
 
 
 def shown(value: object) -> str:
-    """An expected or actual value; of a tensor's facts, the part that says most."""
+    """An expected or actual value in an explanation; of a tensor's facts, what says most."""
     if isinstance(value, dict) and "fingerprint" in value:
         return f"{value['dtype']} {value['shape']} {value['fingerprint']}"
     return str(value) or "''"

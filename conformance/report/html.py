@@ -31,7 +31,7 @@ from conformance.spec import STAGES, clauses
 
 
 def page(report: Report) -> str:
-    """The page; equal reports give equal pages."""
+    """The page `report.html`; equal reports give equal pages."""
     sheet = columns(report)
     code = report.footer["exit_code"]
     style, script = (Markup(text(name)) for name in ("report.css", "report.js"))
@@ -40,53 +40,56 @@ def page(report: Report) -> str:
         script=script,
         script_hash=script_hash(script),
         style_hash=script_hash(style),
-        title=_title(report),
-        header=_plain(report.header),
+        title=_page_title(report),
+        header=_plain_header(report.header),
         finished=plain(report.footer["finished"]),
         exit_code=code,
         ending=ENDINGS.get(code, ENDINGS[2]),
         environments=list(_environments(report)),
         targets=[plain(target) for target in report.targets],
         columns=sheet,
-        news=[(column, _news(column)) for column in sheet if column.is_step],
-        own=[(change, *costs(change), what_of(change)) for change in _own(report)],
+        news=[(column, _change_rows(column)) for column in sheet if column.is_step],
+        own=[
+            (change, *costs(change), what_of(change)) for change in _own_checkpoints_changes(report)
+        ],
         notes=notes(report.changes),
-        met=_met(report, sheet),
+        met=_impacts_met(report, sheet),
         impacts=IMPACTS,
-        deviations=_deviations(sheet),
-        matrix=_matrix(sheet),
+        deviations=_deviations_by_cases(sheet),
+        matrix=_clause_matrix(sheet),
         titles={clause.id: clause.title for clause in clauses().values()},
         words=dict.fromkeys(word for column in sheet for word, _ in column.counts()),
         word_of=word_of,
         abouts=STAGES,
         stages=_stages(sheet),
-        cases=[_row(case, sheet) for case in by_gravity(sheet)],
+        cases=[_case_row(case, sheet) for case in by_gravity(sheet)],
         symbols=SYMBOLS,
         data=details(sheet),
     )
 
 
 def script_hash(script: str) -> str:
-    """By which the page's own policy knows its own script and style, and runs no other."""
+    """The hash by which `report.html` allows its own script and style, and no other."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return f"sha256-{digest}"
 
 
-def _plain(value: Any) -> Any:
-    """Header fields, made safe to show."""
+def _plain_header(value: Any) -> Any:
+    """The header's fields for `report.html`, made safe to show."""
     if isinstance(value, dict):
-        return {plain(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else plain(value)
+        return {plain(key): _plain_header(inner) for key, inner in value.items()}
+    return [_plain_header(inner) for inner in value] if isinstance(value, list) else plain(value)
 
 
-def _title(report: Report) -> str:
+def _page_title(report: Report) -> str:
+    """The title of `report.html`."""
     if report.steps:
         return " → ".join(map(plain, report.targets))
     return f"{plain(report.header['loader'])} in {plain(report.targets[0])}"
 
 
 def _environments(report: Report) -> Iterator[tuple[str, list[str], bool]]:
-    """Package, its version in each target, and whether these differ; those first that do."""
+    """For `report.html`: package, its version in each target, whether these differ; those first."""
     packages = dict.fromkeys(chain.from_iterable(report.environments))
     held = {
         package: [plain(versions.get(package)) for versions in report.environments]
@@ -98,17 +101,18 @@ def _environments(report: Report) -> Iterator[tuple[str, list[str], bool]]:
                 yield plain(package), versions, differ
 
 
-def _own(report: Report) -> list[Change]:
-    """Of the user's checkpoints."""
+def _own_checkpoints_changes(report: Report) -> list[Change]:
+    """The changes of the user's checkpoints, for `report.html`."""
     return [change for change in report.changes if change.case.startswith("own/")]
 
 
-def _news(column: Column) -> list[Row]:
+def _change_rows(column: Column) -> list[Row]:
+    """The rows of changes on `report.html`, of one column."""
     return rows(entry for entry in column.entries.values() if isinstance(entry, Change))
 
 
-def _met(report: Report, sheet: list[Column]) -> list[tuple[str, int, list[Met]]]:
-    """Of `check`: impact, how many cases it is the gravest of, and what the run met of it."""
+def _impacts_met(report: Report, sheet: list[Column]) -> list[tuple[str, int, list[Met]]]:
+    """Of `check`, for `report.html`: impact, how many cases have it as gravest, what was met."""
     if report.steps or not report.runs:
         return []
     count = dict(sheet[0].impacts())
@@ -120,8 +124,8 @@ def _met(report: Report, sheet: list[Column]) -> list[tuple[str, int, list[Met]]
     ]
 
 
-def _deviations(sheet: list[Column]) -> list[tuple[str, int]]:
-    """Id of each known deviation that a column names, to how many cases it is seen in."""
+def _deviations_by_cases(sheet: list[Column]) -> list[tuple[str, int]]:
+    """For `report.html`: id of each known deviation, to how many cases it is seen in."""
     seen: dict[str, set[str]] = {}
     for column in sheet:
         for case, entry in column.entries.items():
@@ -130,18 +134,19 @@ def _deviations(sheet: list[Column]) -> list[tuple[str, int]]:
     return sorted((name, len(held)) for name, held in seen.items())
 
 
-def _matrix(sheet: list[Column]) -> dict[str, list[dict[str, Any]]]:
-    """Stage to a row for each clause of it that some case says something of."""
+def _clause_matrix(sheet: list[Column]) -> dict[str, list[dict[str, Any]]]:
+    """The matrix of `report.html`: stage to a row for each clause that a case says something of."""
     cited = {clause for case in cases(sheet) for clause in clauses_of(case, sheet)}
     known = [clause for clause in clauses() if clause in cited]
     found: dict[str, list[dict[str, Any]]] = {}
     for identifier in [*known, *sorted(cited - set(known))]:
         stage = plain(identifier.partition("-")[0])
-        found.setdefault(stage, []).append(_clause(identifier, sheet))
+        found.setdefault(stage, []).append(_clause_row(identifier, sheet))
     return found
 
 
-def _clause(identifier: str, sheet: list[Column]) -> dict[str, Any]:
+def _clause_row(identifier: str, sheet: list[Column]) -> dict[str, Any]:
+    """A clause's row in the matrix of `report.html`."""
     clause = clauses().get(identifier)
     return {
         "id": plain(identifier),
@@ -152,13 +157,13 @@ def _clause(identifier: str, sheet: list[Column]) -> dict[str, Any]:
 
 
 def _stages(sheet: list[Column]) -> dict[str, str]:
-    """First part of a case's id to what the stage is about."""
+    """The stages on `report.html`: first part of a case's id to what the stage is about."""
     names = dict.fromkeys(plain(case).partition("/")[0] for case in cases(sheet))
     return {name: STAGES.get(name.upper(), "") for name in names}
 
 
-def _row(case: str, sheet: list[Column]) -> dict[str, Any]:
-    """What the list shows of a case, and what it is found by."""
+def _case_row(case: str, sheet: list[Column]) -> dict[str, Any]:
+    """What the list on `report.html` shows of a case, and what it is found by."""
     entries = [(column, column.entries.get(case)) for column in sheet]
     named = [plain(d.id) for _, entry in entries if entry is not None for d in entry.deviations]
     return {

@@ -29,22 +29,28 @@ MARGIN = 100  # for the line that says how much there is more
 
 
 def comment(report: Report, foot: Sequence[str] = ()) -> str:
-    """The comment: the summary first, details folded, at most `MOST_BYTES` of UTF-8.
+    """The comment in Markdown: summary first, details folded, at most `MOST_BYTES` of UTF-8.
 
     Args:
         report: of `check` or `compare`.
         foot: lines that the report does not hold, such as unused entries of an accept file.
     """
-    parts = [_head(report), _environments(report)]
-    parts += [_changed(report), _own(report)] if report.steps else [_clauses(report)]
+    parts = [_comment_head(report), _environments(report)]
+    parts += (
+        [_changed_clauses(report), _own_checkpoints(report)]
+        if report.steps
+        else [_broken_clauses(report)]
+    )
     told = notes(report.changes)
-    parts += ["\n".join(_fitting([f"- {code(line)}" for line in [*told, *foot]], PART_BYTES))]
-    blocks = [*filter(None, parts), *_details(report)]
-    return "\n\n".join(_fitting(blocks, MOST_BYTES - MARGIN, "\n\n")) + "\n"
+    parts += [
+        "\n".join(_blocks_that_fit([f"- {code(line)}" for line in [*told, *foot]], PART_BYTES))
+    ]
+    blocks = [*filter(None, parts), *_folded_details(report)]
+    return "\n\n".join(_blocks_that_fit(blocks, MOST_BYTES - MARGIN, "\n\n")) + "\n"
 
 
 def code(value: object, most: int = WIDEST) -> str:
-    """A code span: no name becomes markup or a mention."""
+    """A code span of the Markdown comment: no name becomes markup or a mention."""
     text = plain(value, most)
     if not text.strip():
         return ""
@@ -54,43 +60,48 @@ def code(value: object, most: int = WIDEST) -> str:
 
 
 def _longest_run(text: str) -> int:
-    """Of backticks."""
+    """The longest run of backticks in a text for the Markdown comment."""
     return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
-def _size(text: str) -> int:
+def _bytes_of(text: str) -> int:
+    """Bytes that a text takes of the comment's limit."""
     return len(text.encode("utf-8"))
 
 
-def _fitting(blocks: Sequence[str], most: int, between: str = "\n") -> Iterator[str]:
-    """The blocks for which there is room, and how many there were more."""
+def _blocks_that_fit(blocks: Sequence[str], most: int, between: str = "\n") -> Iterator[str]:
+    """The blocks of the comment for which there is room, and how many there were more."""
     used = 0
     for number, block in enumerate(blocks):
-        used += _size(block) + len(between)
+        used += _bytes_of(block) + len(between)
         if used > most:
             yield f"… and {len(blocks) - number} more in `report.html`"
             return
         yield block
 
 
-def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], most: int = PART_BYTES) -> str:
-    """A table of cells that are Markdown already, in which no bar opens a new one."""
+def _markdown_table(
+    titles: Sequence[str], lines: Iterable[Sequence[str]], most: int = PART_BYTES
+) -> str:
+    """A Markdown table of cells that are Markdown already, in which no bar opens a new one."""
     top, *body = (
         f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |" for cells in [titles, *lines]
     )
     if not body:
         return ""
     head = [top, "|" + "---|" * len(titles)]
-    *kept, last = _fitting(body, most)
+    *kept, last = _blocks_that_fit(body, most)
     # The line on what is left out stands below the table, not as a row of one cell.
     return "\n".join([*head, *kept, last if last.startswith("| ") else f"\n{last}"])
 
 
-def _word(word: str) -> str:
+def _with_symbol(word: str) -> str:
+    """A status or a change with its symbol, in the comment."""
     return f"{SYMBOLS[word]} {word}"
 
 
-def _head(report: Report) -> str:
+def _comment_head(report: Report) -> str:
+    """The head of the comment: targets, summary, exit code, impacts."""
     exit_code = report.footer["exit_code"]
     names = " → ".join(map(code, report.targets))
     ending = ENDINGS.get(exit_code, ENDINGS[2])[0]
@@ -100,29 +111,29 @@ def _head(report: Report) -> str:
 
 
 def _environments(report: Report) -> str:
-    """The packages in which targets differ; of a single target, the releases that matter most."""
+    """The comment on packages in which targets differ; of one target, on those that matter most."""
     several = len(report.targets) > 1
     lines = []
     for package in report.environments[0]:
         held = [str(versions.get(package)) for versions in report.environments]
         if not several or len(set(held)) > 1:
             lines.append([code(package), *map(code, held)])
-    return _table(["environment", *map(code, report.targets)], lines) or (
+    return _markdown_table(["environment", *map(code, report.targets)], lines) or (
         "The environments hold the same versions."
     )
 
 
-def _changed(report: Report) -> str:
-    """A row a clause that regressed, changed or was fixed; a table a step."""
+def _changed_clauses(report: Report) -> str:
+    """The comment on a comparison: a row a clause that changed; a table a step."""
     known = clauses()
     tables = []
     for column in columns(report):
         changes = [entry for entry in column.entries.values() if isinstance(entry, Change)]
-        table = _table(
+        table = _markdown_table(
             ["", "impact", "clause", "promise", "what", "cases"],
             [
                 [
-                    *(_word(row.change), row.impact, code(row.clause)),
+                    *(_with_symbol(row.change), row.impact, code(row.clause)),
                     known[row.clause].title if row.clause in known else "",
                     *(code(row.what), str(len(row.cases))),
                 ]
@@ -136,24 +147,25 @@ def _changed(report: Report) -> str:
     return "\n\n".join(tables)
 
 
-def _own(report: Report) -> str:
-    """Of the user's checkpoints."""
-    return _table(
+def _own_checkpoints(report: Report) -> str:
+    """The comment on the user's checkpoints."""
+    return _markdown_table(
         ["checkpoint", "change", "seconds", "peak memory", "what"],
         [
-            [code(change.case), _accepted(change), *costs(change), code(what_of(change))]
+            [code(change.case), _change_word(change), *costs(change), code(what_of(change))]
             for change in report.changes
             if change.case.startswith("own/")
         ],
     )
 
 
-def _accepted(change: Change) -> str:
-    return _word(change.change) + (", accepted" if change.accepted else "")
+def _change_word(change: Change) -> str:
+    """A change with its symbol in the comment, and whether it is accepted."""
+    return _with_symbol(change.change) + (", accepted" if change.accepted else "")
 
 
-def _clauses(report: Report) -> str:
-    """Of `check`: a row a clause that some case breaks, the gravest impact first."""
+def _broken_clauses(report: Report) -> str:
+    """The comment on a `check`: a row a clause that a case breaks, the gravest impact first."""
     known, lines = clauses(), []
     results = [result for run in report.runs for result in run]
     for each in breaches(results):
@@ -164,11 +176,11 @@ def _clauses(report: Report) -> str:
         lines.append([each.impact, code(each.clause), title, told, names])
     if all(result.status == AGREE for result in results):
         return "Every case agrees."
-    return _table(["impact", "clause", "promise", "cases", "known deviations"], lines)
+    return _markdown_table(["impact", "clause", "promise", "cases", "known deviations"], lines)
 
 
-def _details(report: Report) -> Iterator[str]:
-    """What is unexpected or changed in full, the worst first."""
+def _folded_details(report: Report) -> Iterator[str]:
+    """The comment's details: what is unexpected or changed in full, the worst first."""
     for word in (INCOMPARABLE, REGRESSED, CHANGED):
         for change in report.changes:
             if change.change == word and not change.accepted:
@@ -180,8 +192,9 @@ def _details(report: Report) -> Iterator[str]:
 
 
 def _folded(case: str, word: str, lines: Sequence[str]) -> str:
+    """A case's details in the comment, folded."""
     text = "\n".join(plain(line, WIDEST) for line in lines[:-1])[:LONGEST]
     text = f"{text}\n{plain(lines[-1], LONGEST)}"  # the line that reruns it, whole
     fence = "`" * max(3, _longest_run(text) + 1)
-    title = f"<code>{escape(plain(case, WIDEST))}</code> {_word(word)}"
+    title = f"<code>{escape(plain(case, WIDEST))}</code> {_with_symbol(word)}"
     return f"<details><summary>{title}</summary>\n\n{fence}text\n{text}\n{fence}\n\n</details>"

@@ -48,18 +48,19 @@ class Column:
 
     @property
     def count(self) -> dict[str, int]:
-        """Status to the number of cases, where there are some."""
+        """A release's results: status to the number of cases, where there are some."""
         found = Counter(result.status for result in self.results)
         return {status: found[status] for status in (AGREE, KNOWN, DIVERGE, ERROR) if found[status]}
 
     @property
     def impacts(self) -> dict[str, int]:
-        """Impact to the number of cases of which it is the gravest."""
+        """A release's results: impact to the number of cases of which it is the gravest."""
         found = Counter(result.impact for result in self.results)
         return {impact: found[impact] for impact in IMPACTS}
 
     @cached_property
-    def _cells(self) -> dict[str, Cell]:
+    def _cells_by_clause(self) -> dict[str, Cell]:
+        """The cells of a release's column in the table, by clause."""
         cells = {identifier: Cell() for identifier in clauses()}
         for result in self.results:
             failed = result.clauses if result.status == ERROR else ()
@@ -68,8 +69,8 @@ class Column:
         return cells
 
     def cell(self, clause: str) -> Cell:
-        """What the release makes of the clause."""
-        return self._cells[clause]
+        """What the release's results make of the clause: a cell of the table."""
+        return self._cells_by_clause[clause]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Cell:
     news: bool = False
 
     def with_(self, result: Result) -> Cell:
-        """With one case more."""
+        """The cell of a clause in a release, with one case more."""
         return Cell((*self.cases, result.case), self.news or result.status in (DIVERGE, ERROR))
 
     def __str__(self) -> str:
@@ -93,7 +94,7 @@ class Cell:
 
 
 def as_markdown(columns: Sequence[Column]) -> str:
-    """The page `docs/releases.md`; a column a release, in the order given."""
+    """The page `docs/releases.md`: a column a release, in the order given."""
     lines = [
         f"# {HEADING}",
         "",
@@ -102,10 +103,10 @@ def as_markdown(columns: Sequence[Column]) -> str:
         "",
         "| clause | promise | cases | " + " | ".join(each.release for each in columns) + " |",
         "|---|---|---|" + "---|" * len(columns),
-        *(_line(clause, columns) for _, held in _stages() for clause in held),
-        *_totals(columns),
+        *(_clause_line(clause, columns) for _, held in _clauses_by_stage() for clause in held),
+        *_total_lines(columns),
     ]
-    reasons = list(_reasons(columns))
+    reasons = list(_reasons_of_errors(columns))
     return "\n".join([*lines, *(["", *reasons] if reasons else [])]) + "\n"
 
 
@@ -119,35 +120,42 @@ def as_html(columns: Sequence[Column]) -> str:
         about=ABOUT.replace("blank", "a dot").replace("`", ""),
         dates=_dates(columns),
         columns=columns,
-        stages=list(_stages()),
-        cited={clause: _cited(clause, columns) for clause in clauses()},
-        statuses=_seen(columns),
+        stages=list(_clauses_by_stage()),
+        cited={clause: _cases_citing(clause, columns) for clause in clauses()},
+        statuses=_statuses_seen(columns),
         impacts=IMPACTS,
-        reasons=[reason.removeprefix("- ").replace("`", "") for reason in _reasons(columns)],
+        reasons=[
+            reason.removeprefix("- ").replace("`", "") for reason in _reasons_of_errors(columns)
+        ],
     )
 
 
 def _dates(columns: Sequence[Column]) -> str:
+    """On which days the releases of the table were judged."""
     dates = sorted({column.date for column in columns})
     return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
 
 
-def _stages() -> Iterator[tuple[str, list[Clause]]]:
+def _clauses_by_stage() -> Iterator[tuple[str, list[Clause]]]:
+    """The clauses in the table of releases, stage by stage."""
     for stage, about in STAGES.items():
         yield f"{stage}: {about}", [each for each in clauses().values() if each.stage == stage]
 
 
-def _cited(clause: str, columns: Sequence[Column]) -> int:
+def _cases_citing(clause: str, columns: Sequence[Column]) -> int:
+    """How many cases of the release table cite the clause."""
     return sum(clause in result.clauses for result in columns[0].results)
 
 
-def _line(clause: Clause, columns: Sequence[Column]) -> str:
+def _clause_line(clause: Clause, columns: Sequence[Column]) -> str:
+    """A clause's line in the release table."""
     cells = " | ".join(str(column.cell(clause.id)) for column in columns)
-    return f"| {clause.id} | {clause.title} | {_cited(clause.id, columns)} | {cells} |"
+    return f"| {clause.id} | {clause.title} | {_cases_citing(clause.id, columns)} | {cells} |"
 
 
-def _totals(columns: Sequence[Column]) -> Iterator[str]:
-    for status in _seen(columns):
+def _total_lines(columns: Sequence[Column]) -> Iterator[str]:
+    """The last lines of the release table: cases by status and by impact."""
+    for status in _statuses_seen(columns):
         counts = [column.count.get(status, 0) for column in columns]
         yield f"| | *{status}* | | " + " | ".join(map(str, counts)) + " |"
     for impact in IMPACTS:
@@ -155,12 +163,13 @@ def _totals(columns: Sequence[Column]) -> Iterator[str]:
         yield f"| | *impact: {impact}* | | " + " | ".join(map(str, counts)) + " |"
 
 
-def _seen(columns: Sequence[Column]) -> list[str]:
+def _statuses_seen(columns: Sequence[Column]) -> list[str]:
+    """The statuses of results in the release table."""
     return list(dict.fromkeys(status for column in columns for status in column.count))
 
 
-def _reasons(columns: Sequence[Column]) -> Iterator[str]:
-    """No `!` without its reason."""
+def _reasons_of_errors(columns: Sequence[Column]) -> Iterator[str]:
+    """Lines below the release table: no `!` without its reason."""
     for column in columns:
         for result in column.results:
             if result.status in (ERROR, DIVERGE):

@@ -14,7 +14,7 @@ WAYS = dict(zip(RENDERINGS, (page, junit, badge), strict=True))
 
 
 def render(folder: Path) -> Report:
-    """Write the renderings of the folder's report, each whole or not at all; the report.
+    """Write all renderings of the report in the folder, each whole or not at all; the report.
 
     Raises:
         OSError: the report cannot be read, or a rendering not written.

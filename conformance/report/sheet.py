@@ -44,40 +44,40 @@ class Column:
 
     @property
     def is_step(self) -> bool:
-        """Whether it is of two targets."""
+        """Whether the sheet's column is of a step between two targets."""
         return self.words == CHANGES
 
     @cached_property
     def said(self) -> dict[str, dict[str, list[str]]]:
-        """Case to clause to what it says of it."""
+        """Of a sheet's column: case to clause to what it says of it."""
         return {case: by_clause(entry) for case, entry in self.entries.items()}
 
     def token(self, word: str) -> str:
-        """The word as it is in this column."""
+        """The word as a token of this column of the sheet."""
         return f"{self.key}={word}"
 
     def counts(self) -> list[tuple[str, int]]:
-        """Word to how many cases are so, where some are; the worst first."""
+        """Of a sheet's column: word to how many cases are so, where some are; the worst first."""
         count = Counter(word_of(entry) for entry in self.entries.values())
         return [(word, count[word]) for word in self.words if count[word]]
 
     @property
     def accepted(self) -> int:
-        """How many changes are accepted."""
+        """How many changes in the sheet's column are accepted."""
         return sum(isinstance(e, Change) and bool(e.accepted) for e in self.entries.values())
 
     def impacts(self) -> list[tuple[str, int]]:
-        """Impact to the number of cases of which it is the gravest, where there are some."""
+        """Of a sheet's column: impact to the number of cases of which it is the gravest, if any."""
         count = Counter(entry.impact for entry in self.entries.values())
         return [(impact, count[impact]) for impact in IMPACTS if count[impact]]
 
     def counts_of(self, clause: str) -> list[tuple[str, int]]:
-        """The same, of what the cases say of one clause."""
+        """Of a sheet's column: word to how many cases say so of one clause."""
         count = Counter(word for said in self.said.values() for word in said.get(clause, ()))
         return [(word, count[word]) for word in self.words if count[word]]
 
     def tokens(self, case: str) -> Iterator[str]:
-        """What the case is in this column."""
+        """What the case is in this column of the sheet, as tokens."""
         entry = self.entries.get(case)
         if entry is not None:
             yield self.token(word_of(entry))
@@ -87,12 +87,12 @@ class Column:
                 yield self.token(entry.impact)
 
     def tokens_of(self, case: str, clause: str) -> Iterator[str]:
-        """What the case says of the clause in this column."""
+        """What the case says of the clause in this column of the sheet, as tokens."""
         yield from map(self.token, self.said.get(case, {}).get(clause, ()))
 
 
 def columns(report: Report) -> list[Column]:
-    """The steps first: they are what one asks for."""
+    """The sheet of a report: the steps first, for they are what one asks for."""
     names = [f"{before} → {after}" for before, after in pairwise(report.targets)]
     steps = [
         Column(f"c{number}", name, CHANGES, {change.case: change for change in step})
@@ -106,18 +106,18 @@ def columns(report: Report) -> list[Column]:
 
 
 def cases(sheet: list[Column]) -> list[str]:
-    """Every case of any column, in the order of the catalogue."""
+    """Every case of any column of the sheet, in the order of the catalogue."""
     return list(dict.fromkeys(case for column in reversed(sheet) for case in column.entries))
 
 
 def impact_of_case(case: str, sheet: list[Column]) -> str | None:
-    """The gravest impact that the case has in any column."""
+    """The gravest impact that the case has in any column of the sheet."""
     entries = (column.entries.get(case) for column in sheet)
     return gravest(entry.impact for entry in entries if entry is not None and entry.impact)
 
 
 def by_gravity(sheet: list[Column]) -> list[str]:
-    """Every case: those without a verdict, then by impact, the unexpected before the known."""
+    """Every case of the sheet: those without a verdict, then by impact, unexpected before known."""
 
     def key(case: str) -> tuple[bool, int, bool]:
         words = {word_of(each.entries[case]) for each in sheet if case in each.entries}
@@ -128,17 +128,17 @@ def by_gravity(sheet: list[Column]) -> list[str]:
 
 
 def clauses_of(case: str, sheet: list[Column]) -> list[str]:
-    """The clauses that the case says something of, in any column."""
+    """The clauses that the case says something of, in any column of the sheet."""
     return list(dict.fromkeys(clause for each in sheet for clause in each.said.get(case, ())))
 
 
 def word_of(entry: Result | Change) -> str:
-    """The status of a result, the kind of a change."""
+    """The word of an entry of the sheet: the status of a result, the kind of a change."""
     return entry.status if isinstance(entry, Result) else entry.change
 
 
 def by_clause(entry: Result | Change) -> dict[str, list[str]]:
-    """Clause to what one case says of it."""
+    """An entry of the sheet by clause: what one case says of each."""
     if isinstance(entry, Result):
         return {clause: [status_of(clause, entry)] for clause in concerned(entry)}
     told: dict[str, list[str]] = {}

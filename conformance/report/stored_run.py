@@ -30,24 +30,24 @@ class Report:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Their names, as their user wrote them."""
+        """The names of a stored run's targets, as their user wrote them."""
         return tuple(self.header.get("targets") or [self.header["target"]])
 
     @property
     def environments(self) -> tuple[dict[str, str | None], ...]:
-        """Package to version, of each target."""
+        """A stored run's package to version, of each target."""
         if "environments" not in self.header:
             return (self.header["versions"],)
         return tuple(self.header["environments"][target] for target in self.targets)
 
     @property
     def changes(self) -> list[Change]:
-        """Of all steps."""
+        """A stored run's changes, of all steps."""
         return [change for step in self.steps for change in step]
 
 
 def read_whole(path: Path) -> Report:
-    """The report in the file.
+    """Read a stored run from its file; it must be complete.
 
     Raises:
         OSError: it cannot be read.
@@ -57,8 +57,8 @@ def read_whole(path: Path) -> Report:
     try:
         results = [Result.of(each) for each in records if each["record"] == "result"]
         changes = [Change.of(each) for each in records if each["record"] == "change"]
-        runs = _apart(results, lambda result: result.target)
-        steps = _apart(changes, lambda change: (change.before, change.after))
+        runs = _run_by_run(results, lambda result: result.target)
+        steps = _run_by_run(changes, lambda change: (change.before, change.after))
         report = Report(records[0], runs, steps, records[-1])
         _ = report.targets, report.environments, report.footer["exit_code"]
     except (KeyError, TypeError, AttributeError) as cause:
@@ -66,8 +66,10 @@ def read_whole(path: Path) -> Report:
     return report
 
 
-def _apart(items: Iterable[Kept], whose: Callable[[Kept], object]) -> tuple[tuple[Kept, ...], ...]:
-    """One run after another: a case comes once in each, also where two targets have one name."""
+def _run_by_run(
+    items: Iterable[Kept], whose: Callable[[Kept], object]
+) -> tuple[tuple[Kept, ...], ...]:
+    """A stored run's lines, one run after another: a case comes once in each."""
     runs: list[dict[str, Kept]] = []
     last = None
     for item in items:

@@ -57,7 +57,7 @@ ORDER = (ERROR, DIVERGE, KNOWN, SKIP, AGREE)
 
 
 def broken(result: Result | Change) -> set[str]:
-    """The clauses that its divergences break."""
+    """The clauses that a result's or change's divergences break."""
     return {divergence.clause for divergence in result.divergences}
 
 
@@ -67,19 +67,19 @@ def concerned(result: Result) -> list[str]:
 
 
 def status_of(clause: str, result: Result) -> str:
-    """What the case says of the clause: it counts against those it breaks."""
+    """What the case says of the clause, as a tally counts it: against those it breaks."""
     if result.status in (DIVERGE, KNOWN) and clause not in broken(result):
         return AGREE
     return result.status
 
 
 def impact_of(divergence: Divergence) -> str:
-    """Its impact; the default of its kind where it was never classified."""
+    """A divergence's impact; the default of its kind where it was never classified."""
     return divergence.impact or of_kind(divergence.kind)
 
 
 def by_impact(results: Sequence[Result]) -> list[str]:
-    """`219 known: 41 can give a wrong model, …`; before it the same of what is unexpected."""
+    """The tally by impact: `219 known: 41 can give a wrong model, …`; first the unexpected."""
     lines = []
     for status in (DIVERGE, KNOWN):
         found = [result for result in results if result.status == status]
@@ -106,7 +106,7 @@ class Breach:
 
 
 def breaches(results: Sequence[Result]) -> list[Breach]:
-    """The gravest impact first, within it in the order of the specification."""
+    """The tally of broken clauses: the gravest impact first, then in the specification's order."""
     found: dict[tuple[str, str], Breach] = {}
     for result in results:
         for each in result.divergences if result.status in (DIVERGE, KNOWN) else ():
@@ -137,7 +137,7 @@ class Met:
 
 
 def met(results: Sequence[Result]) -> list[Met]:
-    """What a run met, the gravest impact first; within it what is unexpected before the known."""
+    """The tally of what a run met, gravest impact first; in it the unexpected before the known."""
     found: dict[tuple[str, str], Met] = {}
     for result in results:
         seen: Sequence[KnownDeviation | None] = result.deviations

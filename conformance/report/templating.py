@@ -13,12 +13,12 @@ from conformance.results.text import plain
 
 
 def text(name: str) -> str:
-    """The content of a file in `templates/`."""
+    """The content of a template, style or script in `templates/`."""
     return files(__package__).joinpath("templates", name).read_text("utf-8")
 
 
 def rich(value: str) -> Markup:
-    """Text in which `code` is code, and nothing else is markup."""
+    """A template's text in which `code` is code, and nothing else is markup."""
     parts = re.split(r"`([^`]+)`", plain(value))
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part

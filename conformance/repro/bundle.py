@@ -50,21 +50,21 @@ class Bundle:
         self._homes: dict[str, str] = {}
         self._texts: dict[tuple[str, int], str] = {}
         self._taken: set[tuple[str, int]] = set()
-        self._imports: set[str] = set()
+        self._imported_names: set[str] = set()
 
     @property
     def imports(self) -> list[str]:
-        """The lines, each module's names together."""
-        return _drawn_together(self._imports)
+        """The import lines that the bundled source needs, each module's names together."""
+        return _drawn_together(self._imported_names)
 
     def take(self) -> list[str]:
-        """The definitions that were added since the last call."""
+        """The bundled definitions that were added since the last call."""
         fresh = [place for place in self._texts if place not in self._taken]
         self._taken.update(fresh)
         return [self._texts[place] for place in fresh]
 
     def add(self, module: str, *names: str) -> None:
-        """Add these definitions of the module and everything that they refer to.
+        """Add to the bundle: these definitions of the module, and everything that they refer to.
 
         Raises:
             NameTaken: a name is already defined by another module.
@@ -73,11 +73,12 @@ class Bundle:
             self._add(module, name)
 
     def imported(self, module: str, name: str) -> None:
-        """Import a name from another package."""
-        self._imports.add(f"from {module} import {name}")
+        """Have the bundle import a name from another package."""
+        self._imported_names.add(f"from {module} import {name}")
 
     def _add(self, module: str, name: str) -> None:
-        read = _read(module)
+        """Add one name of a module to the bundle, whether it defines or imports it."""
+        read = _read_module(module)
         if name in read.imported:
             self._follow(name, *read.imported[name])
         elif name in read.defined:
@@ -86,38 +87,42 @@ class Bundle:
             self._define(module, read, read.defined[name])
 
     def _follow(self, name: str, module: str, original: str) -> None:
+        """Bundle a name where it comes from, or import it if that is another package."""
         if module.partition(".")[0] in OURS:
             self._add(module, original)
         elif original:
             alias = "" if name == original else f" as {name}"
-            self._imports.add(f"from {module} import {original}{alias}")
+            self._imported_names.add(f"from {module} import {original}{alias}")
         else:
-            self._imports.add(f"import {module}" + ("" if name == module else f" as {name}"))
+            self._imported_names.add(f"import {module}" + ("" if name == module else f" as {name}"))
 
     def _define(self, module: str, read: _Module, statement: ast.stmt) -> None:
+        """Bundle a definition, after everything that it needs."""
         place = (module, statement.lineno)
         if place in self._texts:
             return
         self._texts[place] = ""  # a definition that refers to itself comes here again
-        for name in _names(statement):
+        for name in _names_read(statement):
             self._add(module, name)
         del self._texts[place]  # it goes after everything that it needs
-        self._texts[place] = _text(read.lines, statement)
+        self._texts[place] = _text_of(read.lines, statement)
 
 
 @cache
-def _read(module: str) -> _Module:
+def _read_module(module: str) -> _Module:
+    """The source of one of our modules, to bundle its definitions."""
     source = Path(str(importlib.import_module(module).__file__)).read_text("utf-8")
     read = _Module(source.splitlines())
     for statement in ast.parse(source).body:
-        for name, origin in _imports(statement):
+        for name, origin in _imported_names(statement):
             read.imported[name] = origin
-        for name in _defines(statement):
+        for name in _defined_names(statement):
             read.defined[name] = statement
     return read
 
 
-def _imports(statement: ast.stmt) -> Iterator[tuple[str, tuple[str, str]]]:
+def _imported_names(statement: ast.stmt) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The names that a statement of the source imports, and where from."""
     if isinstance(statement, ast.Import):
         for alias in statement.names:
             yield alias.asname or alias.name.partition(".")[0], (alias.name, "")
@@ -126,7 +131,8 @@ def _imports(statement: ast.stmt) -> Iterator[tuple[str, tuple[str, str]]]:
             yield alias.asname or alias.name, (str(statement.module), alias.name)
 
 
-def _defines(statement: ast.stmt) -> Iterator[str]:
+def _defined_names(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement of the source defines."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         yield statement.name
     targets = statement.targets if isinstance(statement, ast.Assign) else []
@@ -135,14 +141,14 @@ def _defines(statement: ast.stmt) -> Iterator[str]:
         yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
 
 
-def _names(statement: ast.stmt) -> list[str]:
-    """The names that it reads, in order."""
+def _names_read(statement: ast.stmt) -> list[str]:
+    """The names that a statement of the source reads, in order."""
     found = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
     return list(dict.fromkeys(node.id for node in found if isinstance(node.ctx, ast.Load)))
 
 
-def _text(lines: list[str], statement: ast.stmt) -> str:
-    """Its lines, with decorators and the comment right above."""
+def _text_of(lines: list[str], statement: ast.stmt) -> str:
+    """A statement's source lines, with decorators and the comment right above."""
     decorators = getattr(statement, "decorator_list", [])
     first = min(node.lineno for node in [statement, *decorators]) - 1
     while first and lines[first - 1].startswith("#"):
@@ -151,7 +157,7 @@ def _text(lines: list[str], statement: ast.stmt) -> str:
 
 
 def _drawn_together(imports: Iterable[str]) -> list[str]:
-    """`from x import a` and `from x import b` as one line; plain imports first."""
+    """The bundle's `from x import a` and `from x import b` as one line; plain imports first."""
     plain = sorted(line for line in imports if line.startswith("import "))
     names: dict[str, list[str]] = {}
     for line in sorted(imports):

@@ -52,7 +52,7 @@ class NotReproducible(RuntimeError):
 
 
 def repro(case: Case, out: Path, session: Session) -> Result:
-    """Write `out`, whole or not at all; the verdict on the case in this environment.
+    """Write the repro's folder, whole or not at all; the verdict on the case in this environment.
 
     Raises:
         NotReproducible: the case needs a Hub, is about memory, or has no verdict here.
@@ -73,7 +73,7 @@ def repro(case: Case, out: Path, session: Session) -> Result:
         raise NotReproducible(f"{case.id} has no verdict here: {result.reason}")
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        _write(partial, case, expected(case, wanted, found), _about(result, session))
+        _write_folder(partial, case, expected(case, wanted, found), _about_case(result, session))
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -81,8 +81,11 @@ def repro(case: Case, out: Path, session: Session) -> Result:
 
 
 def expected(case: Case, wanted: Observation, found: Observation) -> Expected:
-    """The places in which `found` differs; if there are none, those that the case is about."""
-    changed, watched = _state(found), _state(found, everything=_concerns(case, "state"))
+    """The places that a repro compares: where `found` differs; else those the case is about."""
+    changed, watched = (
+        _state_facts(found),
+        _state_facts(found, everything=_is_about_kind(case, "state")),
+    )
     if wanted.exception is not None and case.input_class == VALID:
         return Expected()  # a model, which the release's own class does not give
     if wanted.exception is not None:
@@ -97,11 +100,11 @@ def expected(case: Case, wanted: Observation, found: Observation) -> Expected:
     differing = [place for place in every if (_kind(*place), place[1]) in different]
     if not differing and not changed:
         differing, changed = [p for p in every if _is_about(case, *p)], watched
-    return Expected(_only(good, differing), state=changed)
+    return Expected(_chosen_places(good, differing), state=changed)
 
 
 def places(seen: Observation) -> Places:
-    """Everything that a load left."""
+    """Everything that a load left, as the places of a repro."""
     left = {"rng": seen.state["after"]["rng"], **seen.state.get("left", {})}
     return {
         **tensor_places(seen.tensors),
@@ -115,7 +118,8 @@ def places(seen: Observation) -> Places:
     }
 
 
-def _only(found: Places, chosen: Iterable[tuple[str, str]]) -> Places:
+def _chosen_places(found: Places, chosen: Iterable[tuple[str, str]]) -> Places:
+    """The chosen ones of a repro's places."""
     kept: Places = {}
     for prefix, name in chosen:
         kept.setdefault(prefix, {})[name] = found[prefix].get(name, ABSENT)
@@ -123,24 +127,25 @@ def _only(found: Places, chosen: Iterable[tuple[str, str]]) -> Places:
 
 
 def _kind(prefix: str, name: str) -> str:
-    """The kind of divergence at the place, as `compare` has it."""
+    """The kind of divergence at the place of a repro, as `compare` has it."""
     return INFO_KINDS.get(name, "config") if prefix == "keys in" else KINDS[prefix]
 
 
 def _is_about(case: Case, prefix: str, name: str) -> bool:
     """Whether a cited clause governs the place; of a config, only fields that its file or the load
     names: other fields are the release's."""
-    if not _concerns(case, _kind(prefix, name)):
+    if not _is_about_kind(case, _kind(prefix, name)):
         return False
-    return not prefix.endswith("config field") or name in _said(case)
+    return not prefix.endswith("config field") or name in _fields_said(case)
 
 
-def _concerns(case: Case, kind: str) -> bool:
+def _is_about_kind(case: Case, kind: str) -> bool:
+    """Whether a clause that the repro's case cites is about this kind of divergence."""
     return any(kind in clauses()[clause].kinds for clause in case.clauses)
 
 
-def _said(case: Case) -> set[str]:
-    """The config fields that the checkpoint or the options name."""
+def _fields_said(case: Case) -> set[str]:
+    """The config fields that the checkpoint or the options of a repro's case name."""
     found = set(case.options)
     for path in case.source().glob("*config.json"):
         try:
@@ -150,15 +155,15 @@ def _said(case: Case) -> set[str]:
     return found - {"transformers_version"}
 
 
-def _state(found: Observation, everything: bool = False) -> tuple[str, ...]:
-    """The facts of the process that the load changed, or all; a load may draw random numbers."""
+def _state_facts(found: Observation, everything: bool = False) -> tuple[str, ...]:
+    """The process's facts for a repro: those that the load changed, or all, without RNG state."""
     before, after = (found.state[when] for when in ("before", "after"))
     names = [name for name in before if everything or before[name] != after[name]]
     return tuple(name for name in names if name != "rng" or found.exception is not None)
 
 
-def _about(result: Result, session: Session) -> list[str]:
-    """What the script shows, in lines: the case and its verdict, then the clauses."""
+def _about_case(result: Result, session: Session) -> list[str]:
+    """What the repro's script shows, in lines: the case and its verdict, then the clauses."""
     versions = header(session)["versions"]
     known = f" ({result.deviation})" if result.deviation else ""
     told = f"is not what is specified{known}" if result.divergences else "is as specified"
@@ -171,8 +176,8 @@ def _about(result: Result, session: Session) -> list[str]:
     ]
 
 
-def _write(folder: Path, case: Case, wanted: Expected, about: list[str]) -> None:
-    """Checkpoint, script and README."""
+def _write_folder(folder: Path, case: Case, wanted: Expected, about: list[str]) -> None:
+    """Write the repro's folder: checkpoint, script and README."""
     source = case.source()
     folder.mkdir(parents=True)
     if source.is_dir():

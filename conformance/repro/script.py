@@ -105,12 +105,12 @@ class Expected:
 
     @property
     def in_process(self) -> bool:
-        """Whether the state of the process counts."""
+        """Whether the script compares the state of the process."""
         return bool(self.state) or "state of" in self.places
 
 
 def script(case: Case, expected: Expected, about: Sequence[str]) -> str:
-    """The whole text.
+    """The whole text of the script.
 
     Args:
         case: a case that needs no Hub.
@@ -119,10 +119,10 @@ def script(case: Case, expected: Expected, about: Sequence[str]) -> str:
     """
     bundle = Bundle()
     bundle.imported("pathlib", "Path")
-    load, model = _load(case, bundle), bundle.take()
+    load, model = _load_functions(case, bundle), bundle.take()
     bundle.add("conformance.world.process", "poisoned_memory")
     bundle.add(SCRIPTED, "as_expected", "refusal")
-    functions = [_attempt(case, bundle), _main(case, expected, bundle)]
+    functions = [_attempt_function(case, bundle), _main_function(case, expected, bundle)]
     comment = "\n".join(textwrap.fill(line, WIDTH, **_COMMENT) for line in about)
     imports = "\n".join(line for line in bundle.imports if line != "import os")
     parts = [
@@ -130,7 +130,7 @@ def script(case: Case, expected: Expected, about: Sequence[str]) -> str:
         *model,
         "HERE = Path(__file__).resolve().parent",
         load,
-        f"EXPECTED = {_python(expected.places)}",
+        f"EXPECTED = {_python_value(expected.places)}",
         *([f"STATE = {expected.state!r}  # as it was before the load"] if expected.state else []),
         *bundle.take(),
         *functions,
@@ -147,24 +147,28 @@ _COMMENT: dict[str, Any] = {
 }
 
 
-def _python(value: Any, within: str = "") -> str:
-    """A value as an expression, in lines."""
+def _python_value(value: Any, within: str = "") -> str:
+    """A value as Python in the script, in lines."""
     if isinstance(value, dict) and value:
         deeper = within + "    "
-        held = (f"{deeper}{key!r}: {_python(inner, deeper)},\n" for key, inner in value.items())
+        held = (
+            f"{deeper}{key!r}: {_python_value(inner, deeper)},\n" for key, inner in value.items()
+        )
         return f"{{\n{''.join(held)}{within}}}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"float('{value}')"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_python(inner, within) for inner in value)}]"
+        return f"[{', '.join(_python_value(inner, within) for inner in value)}]"
     return repr(value)
 
 
-def _load(case: Case, bundle: Bundle) -> str:
-    """The functions `options` and `load`."""
-    name = _model(case, bundle)
+def _load_functions(case: Case, bundle: Bundle) -> str:
+    """The script's functions `options` and `load`."""
+    name = _model_name(case, bundle)
     given = {"output_loading_info": True, **case.options}
-    options = [f"        {key!r}: {_literal(value, bundle, name)}," for key, value in given.items()]
+    options = [
+        f"        {key!r}: {_option_literal(value, bundle, name)}," for key, value in given.items()
+    ]
     lines = [
         "def options_of_load():",
         '    """The keyword arguments, made anew for each load."""',
@@ -175,13 +179,13 @@ def _load(case: Case, bundle: Bundle) -> str:
         "",
         "def load(options):",
         '    """The load itself."""',
-        f"    return {name}.from_pretrained({_source(case)}, **options)",
+        f"    return {name}.from_pretrained({_source_argument(case)}, **options)",
     ]
     return "\n".join(lines)
 
 
-def _attempt(case: Case, bundle: Bundle) -> str:
-    """The function `attempt`, and `facts` where several loads at once are compared."""
+def _attempt_function(case: Case, bundle: Bundle) -> str:
+    """The script's function `attempt`, and `facts` where several loads at once are compared."""
     if case.threads == 1:
         return ATTEMPT.format(seed=SEED)
     bundle.add("conformance.world.threads", "load_in_threads")
@@ -190,8 +194,8 @@ def _attempt(case: Case, bundle: Bundle) -> str:
     return IN_THREADS.format(seed=SEED, threads=case.threads)
 
 
-def _model(case: Case, bundle: Bundle) -> str:
-    """The name of the class, which the bundle defines or imports."""
+def _model_name(case: Case, bundle: Bundle) -> str:
+    """The name of the model's class in the script, which the bundle defines or imports."""
     module, _, name = case.model.partition(":")
     if not case.model:
         trusted = case.options.get("trust_remote_code") is True
@@ -207,22 +211,27 @@ def _model(case: Case, bundle: Bundle) -> str:
     return name
 
 
-def _folder(case: Case) -> str:
-    """The checkpoint; a case on a folder that does not exist is about that."""
+def _folder_expression(case: Case) -> str:
+    """The script's checkpoint; a case on a folder that does not exist is about that."""
     source = case.source()
     return CHECKPOINT if source.is_dir() else repr(str(source))
 
 
-def _source(case: Case) -> str:
+def _source_argument(case: Case) -> str:
+    """What the script passes to `from_pretrained` as the checkpoint."""
     if case.given is None:
         return "None"
-    return f"{_folder(case)} + {'/' + case.given!r}" if case.given else _folder(case)
+    return (
+        f"{_folder_expression(case)} + {'/' + case.given!r}"
+        if case.given
+        else _folder_expression(case)
+    )
 
 
-def _literal(value: Any, bundle: Bundle, model: str) -> str:
-    """An option as an expression."""
+def _option_literal(value: Any, bundle: Bundle, model: str) -> str:
+    """An option of the load as an expression of the script."""
     if isinstance(value, dict):
-        held = (f"{key!r}: {_literal(inner, bundle, model)}" for key, inner in value.items())
+        held = (f"{key!r}: {_option_literal(inner, bundle, model)}" for key, inner in value.items())
         return f"{{{', '.join(held)}}}"
     if isinstance(value, Torch):
         member, _, argument = value.name.partition(":")
@@ -237,9 +246,12 @@ def _literal(value: Any, bundle: Bundle, model: str) -> str:
     return repr(value)
 
 
-def _main(case: Case, expected: Expected, bundle: Bundle) -> str:
-    """The function that loads, compares, prints and returns the exit code."""
-    lines = ['"""Load, compare, print; 1 if anything differs."""', *_before(case, expected, bundle)]
+def _main_function(case: Case, expected: Expected, bundle: Bundle) -> str:
+    """The script's main function: loads, compares, prints, returns the exit code."""
+    lines = [
+        '"""Load, compare, print; 1 if anything differs."""',
+        *_before_load(case, expected, bundle),
+    ]
     lines += _attempted(case, expected, bundle)
     if expected.raised:
         lines += [f"expected, actual = refusal({expected.raised!r}, {case.names!r}, error)"]
@@ -247,7 +259,7 @@ def _main(case: Case, expected: Expected, bundle: Bundle) -> str:
         lines += ["if error is None:", "    expected, actual = EXPECTED, {"]
         lines += [f"        {finder}," for finder in _finders(case, expected, bundle)]
         lines += ["    }", "else:", *(_REFUSED if case.input_class == ACCEPTABLE else _FAILED)]
-    lines += _after(case, expected)
+    lines += _after_load(case, expected)
     lines += ["return 0 if as_expected(expected, actual) else 1"]
     return "def main():\n" + textwrap.indent("\n".join(lines), "    ")
 
@@ -259,7 +271,8 @@ _REFUSED = [
 _FAILED = ['    expected, actual = refusal("nothing", (), error)']
 
 
-def _before(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
+def _before_load(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
+    """The script's lines before the load."""
     if expected.in_process:
         bundle.add("conformance.world.process", "Library", "process_state", "put_back")
         yield "library = Library()"
@@ -272,11 +285,12 @@ def _before(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
 
 
 def _passes_config(case: Case) -> bool:
+    """Whether the script's case passes a config object."""
     return isinstance(case.options.get("config"), ConfigObject)
 
 
 def _attempted(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
-    """The load, within the surroundings that its caller has set."""
+    """The script's load, within the surroundings that its caller has set."""
     within, threads = "", ", threads" if case.threads > 1 else ""
     if case.under:
         bundle.add("conformance.world.process", "surrounded")
@@ -294,7 +308,7 @@ def _attempted(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
 
 
 def _finders(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
-    """The expressions that find all expected places."""
+    """The script's expressions that find all expected places."""
     passed = f'{{"{PASSED}": unchanged(options["config"], given)}}'
     passed = passed if _passes_config(case) else "{}"
     for finder, prefixes in FINDERS.items():
@@ -310,8 +324,8 @@ def _finders(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
         yield f'"state of": {{"rng": after["rng"]{left}}}'
 
 
-def _after(case: Case, expected: Expected) -> Iterator[str]:
-    """What must be as before the load, and in every thread as in a load alone."""
+def _after_load(case: Case, expected: Expected) -> Iterator[str]:
+    """The script's checks after the load: what must be as before, in every thread as alone."""
     if expected.state:
         for places, state in (("expected", "before"), ("actual", "after")):
             kept = f'{places}.get("state of", {{}}) | {{name: {state}[name] for name in STATE}}'

@@ -22,14 +22,14 @@ _NUMBERS = re.compile(r"\{(\d+(?:\.\.\d+)?(?:,\d+(?:\.\.\d+)?)*)\}")
 
 
 def compact(seen: Observation) -> dict[str, Any]:
-    """What a load left, without process, seconds and memory, as data that JSON can represent."""
+    """A load's observation without process, seconds and memory, compact, as data for JSON."""
     kept = {name: finite(getattr(seen, name)) for name in WHOLE}
     return {
-        "tensors": list(_tensors(seen.tensors)),
+        "tensors": list(_tensors_by_facts(seen.tensors)),
         "tied": {n: facts["storage"] for n, facts in seen.tensors.items() if facts["storage"] != n},
-        "modules": list(_modules(seen.modules)),
+        "modules": list(_modules_by_class(seen.modules)),
         **kept,
-        "accuracy": _usable(seen.accuracy),
+        "accuracy": _finite_accuracy(seen.accuracy),
     }
 
 
@@ -55,7 +55,8 @@ def expanded(data: Mapping[str, Any]) -> Observation:
     return Observation(tensors=tensors, modules=modules, **{name: data[name] for name in WHOLE})
 
 
-def _tensors(tensors: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _tensors_by_facts(tensors: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A compact observation's tensors: facts shared by many once, a fingerprint each."""
     alike: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for name, facts in tensors.items():
         shared = {fact: value for fact, value in facts.items() if fact not in OWN}
@@ -63,34 +64,36 @@ def _tensors(tensors: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any
     for shared, names in alike.values():
         fingerprints = {
             pattern: " ".join(tensors[name]["fingerprint"] for name in names_of(pattern))
-            for pattern in _patterns(names)
+            for pattern in _compact_names(names)
         }
         yield shared | {"fingerprints": fingerprints}
 
 
-def _modules(modules: Mapping[str, tuple[str, bool]]) -> Iterator[dict[str, Any]]:
+def _modules_by_class(modules: Mapping[str, tuple[str, bool]]) -> Iterator[dict[str, Any]]:
+    """A compact observation's modules: those of one class and mode once."""
     alike: dict[tuple[str, bool], list[str]] = {}
     for name, (class_name, training) in modules.items():
         alike.setdefault((class_name, training), []).append(name)
     for (class_name, training), names in alike.items():
-        yield {"class": class_name, "training": training, "names": _patterns(names)}
+        yield {"class": class_name, "training": training, "names": _compact_names(names)}
 
 
-def _usable(accuracy: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """None if one of its numbers is not finite."""
+def _finite_accuracy(accuracy: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The accuracy in a compact observation; None if one of its numbers is not finite."""
     if accuracy is None:
         return None
     numbers = [accuracy["unit"], accuracy["error"] or 0.0, *accuracy["sample"]]
     return accuracy if all(map(math.isfinite, numbers)) else None
 
 
-def _patterns(names: Sequence[str]) -> list[str]:
-    """The names as patterns, if `names_of` gives them back."""
+def _compact_names(names: Sequence[str]) -> list[str]:
+    """The names as patterns, for a compact observation, if `names_of` gives them back."""
     drawn = grouped(names)
-    return drawn if sorted(_all(drawn)) == sorted(names) else list(names)
+    return drawn if sorted(_expanded_names(drawn)) == sorted(names) else list(names)
 
 
-def _all(patterns: Iterable[str]) -> list[str]:
+def _expanded_names(patterns: Iterable[str]) -> list[str]:
+    """All names of the patterns of a compact observation."""
     return [name for pattern in patterns for name in names_of(pattern)]
 
 

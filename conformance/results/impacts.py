@@ -68,7 +68,7 @@ def of_kind(kind: str) -> str:
 
 
 def rank(impact: str | None) -> int:
-    """The smaller, the graver; an unknown impact comes after all others, None last."""
+    """The rank of an impact: the smaller, the graver; an unknown one after all known, None last."""
     if impact is None:
         return len(IMPACTS) + 1
     return list(IMPACTS).index(impact) if impact in IMPACTS else len(IMPACTS)

@@ -9,7 +9,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 def grouped(names: Iterable[str]) -> list[str]:
-    """The names with those that differ only in one number between dots drawn together."""
+    """The names as patterns: those that differ only in one number between dots drawn together."""
     patterns: dict[tuple[str, ...], list[int]] = {}
     for name in names:
         first = _NUMBER.search(name)
@@ -19,13 +19,13 @@ def grouped(names: Iterable[str]) -> list[str]:
             parts = (name[: first.start()], name[first.end() :])
             patterns.setdefault(parts, []).append(int(first.group()))
     return [
-        parts[0] if len(parts) == 1 else f"{parts[0]}{_range(numbers)}{parts[1]}"
+        parts[0] if len(parts) == 1 else f"{parts[0]}{_number_range(numbers)}{parts[1]}"
         for parts, numbers in patterns.items()
     ]
 
 
-def _range(numbers: Iterable[int]) -> str:
-    """`{0..31}` without gaps, `{0..3,7}` with gaps, `4` for a single number."""
+def _number_range(numbers: Iterable[int]) -> str:
+    """The numbers of a pattern: `{0..31}` without gaps, `{0..3,7}` with gaps, `4` for one."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:

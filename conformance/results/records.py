@@ -63,7 +63,7 @@ class Observation:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Observation:
-        """An observation that was written as JSON."""
+        """An observation from its record, which was written as JSON."""
         return cls(**record)
 
 
@@ -137,12 +137,12 @@ class Result:
     deviations: tuple[KnownDeviation, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The line of `report.jsonl`."""
+        """The result's line in `report.jsonl`."""
         return {"record": "result", **asdict(self)}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Result:
-        """A result that was written as a line of `report.jsonl`, by this version or another."""
+        """A result from its line in `report.jsonl`, by this version or another."""
         return cls(**fields_of(cls, record))
 
 
@@ -153,31 +153,32 @@ def fields_of(form: type, record: Mapping[str, Any]) -> dict[str, Any]:
     earlier one has neither impact nor a list of deviations: both follow from what it has.
     """
     record = {
-        "deviations": _named(record.get("deviation"), record.get("reason", "")),
+        "deviations": _named_deviations(record.get("deviation"), record.get("reason", "")),
         "impact": gravest(of_kind(each["kind"]) for each in record["divergences"]),
         **record,
     }
     kept = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in _known_to(form, record).items()
+        for name, value in _known_fields(form, record).items()
     }
     kept["divergences"] = tuple(
-        Divergence(**_known_to(Divergence, {"impact": of_kind(each["kind"]), **each}))
+        Divergence(**_known_fields(Divergence, {"impact": of_kind(each["kind"]), **each}))
         for each in record["divergences"]
     )
     kept["deviations"] = tuple(
-        KnownDeviation(**_known_to(KnownDeviation, each)) for each in record["deviations"]
+        KnownDeviation(**_known_fields(KnownDeviation, each)) for each in record["deviations"]
     )
     return kept
 
 
-def _known_to(form: type, record: Mapping[str, Any]) -> dict[str, Any]:
+def _known_fields(form: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record that the dataclass has."""
     names = {field.name for field in fields(form)}
     return {name: value for name, value in record.items() if name in names}
 
 
-def _named(deviation: str | None, reason: str) -> list[dict[str, str]]:
-    """The deviations of an earlier version's line, which has their ids and the first one's reason.
+def _named_deviations(deviation: str | None, reason: str) -> list[dict[str, str]]:
+    """The deviations in an earlier version's record: its ids, and the reason of the first.
 
     Their impact is not known, so it is that of what they account for.
     """
@@ -199,34 +200,35 @@ class Recorder:
         self._count: Counter[str] = Counter()
 
     def header(self, **fields: Any) -> None:
-        """What was judged, where and by what."""
-        self._line({"record": "header", "schema": SCHEMA, **fields})
+        """Record what was judged, where and by what."""
+        self._write_line({"record": "header", "schema": SCHEMA, **fields})
 
     def result(self, result: Result) -> None:
-        """One verdict, written out at once."""
+        """Record one verdict, written out at once."""
         self.record(result.record())
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """One line of any kind."""
+        """Record a line of any kind in `report.jsonl`."""
         if self._counted in record:
             self._count[record[self._counted]] += 1
-        self._line(record)
+        self._write_line(record)
 
     def footer(self, exit_code: int, finished: str) -> None:
-        """The end of a whole report."""
+        """Record the end of a whole report."""
         summary = dict(sorted(self._count.items()))
-        self._line(
+        self._write_line(
             {"record": "footer", "summary": summary, "exit_code": exit_code, "finished": finished}
         )
 
-    def _line(self, record: Mapping[str, Any]) -> None:
+    def _write_line(self, record: Mapping[str, Any]) -> None:
+        """Write a line of `report.jsonl` at once."""
         text = json.dumps(finite(record), ensure_ascii=True, allow_nan=False, default=str)
         self._file.write(text + "\n")
         self._file.flush()
 
 
 def finite(value: Any) -> Any:
-    """The same data with numbers that JSON has no word for as text."""
+    """A record in which numbers that JSON has no word for are text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
@@ -262,7 +264,7 @@ def read_report(path: Path) -> list[dict[str, Any]]:
 
 
 def exit_code(results: Iterable[Result], stale: Iterable[str]) -> int:
-    """2 for a verdict that could not be reached, 1 for a divergence, 3 for a stale deviation."""
+    """Of results: 2 if one has no verdict, 1 for a divergence, 3 for a stale deviation, else 0."""
     statuses = {result.status for result in results}
     if ERROR in statuses:
         return 2

@@ -13,12 +13,12 @@ from conformance.results.records import Recorder
 
 
 def now() -> str:
-    """UTC, to the second, ISO 8601."""
+    """The time of a run: UTC, to the second, ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def run_folder(out: Path | None, target: str) -> Path:
-    """The folder of this run: `out`, or `runs/<UTC time>-<target>` with `runs/latest` to it."""
+    """The folder of a run: `out`, or `runs/<UTC time>-<target>` with `runs/latest` to it."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         return out
@@ -41,7 +41,7 @@ RENDERINGS = ("report.html", "junit.xml", "badge.svg")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file completely or not at all, even if the process is killed."""
+    """Write a file of a run completely or not at all, even if the process is killed."""
     fresh = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         fresh.write_text(text, "utf-8")
@@ -54,7 +54,7 @@ def write_whole(path: Path, text: str) -> None:
 def recording(
     folder: Path, header: Mapping[str, Any], counted: str = "result"
 ) -> Iterator[Recorder]:
-    """A recorder on `report.jsonl`, its header written; the footer is the caller's to write.
+    """A recorder on a run's `report.jsonl`, its header written; the caller writes the footer.
 
     What an earlier run in the same folder rendered goes first: it would read as this one's.
     """

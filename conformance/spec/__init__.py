@@ -70,7 +70,7 @@ class Clause:
 
     @property
     def stage(self) -> str:
-        """The stage the clause belongs to, a key of `STAGES`."""
+        """The stage of the specification that the clause belongs to, a key of `STAGES`."""
         return self.id.partition("-")[0]
 
 
@@ -81,7 +81,7 @@ def clauses() -> Mapping[str, Clause]:
     for stage in STAGES:
         text = files(__package__).joinpath(f"{stage}.toml").read_text("utf-8")
         for number, entry in enumerate(tomllib.loads(text)["clause"], start=1):
-            clause = _clause(stage, number, entry)
+            clause = _clause_of(stage, number, entry)
             found[clause.id] = clause
     return found
 
@@ -100,7 +100,8 @@ def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
     return cited[0]
 
 
-def _clause(stage: str, number: int, entry: dict[str, object]) -> Clause:
+def _clause_of(stage: str, number: int, entry: dict[str, object]) -> Clause:
+    """A clause of the specification, from its entry in the stage's TOML file."""
     fields = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
     }

@@ -14,7 +14,7 @@ CPU = "cpu"
 
 
 def lacks(case: Case) -> str:
-    """Why the case cannot run on this machine; empty if it can."""
+    """Why the case cannot run on this machine, for want of GPUs; empty if it can."""
     reason = absent(case.device)
     if reason or case.device == CPU:
         return reason
@@ -23,7 +23,7 @@ def lacks(case: Case) -> str:
 
 
 def absent(device: str) -> str:
-    """Why the device cannot be used; empty if it can."""
+    """Why the device, such as a GPU, cannot be used; empty if it can."""
     there = device == CPU or torch.cuda.is_available()
     return "" if there else "no CUDA device: torch.cuda.is_available() is False"
 
@@ -33,10 +33,11 @@ def gpus(case: Case) -> int:
     asked = case.options.get("device_map")
     places = list(asked.values()) if isinstance(asked, Mapping) else [asked]
     places += [*(case.options.get("max_memory") or {})]
-    return 1 + max((_number(place) for place in places), default=0)
+    return 1 + max((_index_of_gpu(place) for place in places), default=0)
 
 
-def _number(place: Any) -> int:
+def _index_of_gpu(place: Any) -> int:
+    """The index of the GPU that a place of a device map names; 0 if it names none."""
     if isinstance(place, int):
         return place
     name = place.name if isinstance(place, Torch) else str(place)

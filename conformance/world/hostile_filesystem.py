@@ -23,7 +23,7 @@ _CAPABILITIES, _OVERRIDING = 0x20080522, 1 << 1 | 1 << 2
 
 @contextmanager
 def disk_full() -> Iterator[None]:
-    """Within, a file of this process that grows beyond `ROOM` bytes fails with an `OSError`.
+    """Within, the disk is full: a file that grows beyond `ROOM` bytes fails with an `OSError`.
 
     It sets the limit of file sizes, which can be lifted again; a full disk has another errno.
     """
@@ -57,7 +57,7 @@ def unprivileged() -> Iterator[None]:
 
 @contextmanager
 def copied(source: Path) -> Iterator[Path]:
-    """A copy of the folder, at the same path every time, for one process at a time."""
+    """A copy of the folder to damage, at the same path every time, for one process at a time."""
     place = cache_root() / "copied"
     place.mkdir(parents=True, exist_ok=True)
     with (place / ".lock").open("w") as lock:

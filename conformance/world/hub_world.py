@@ -39,10 +39,10 @@ class Served:
     hub: Hub | None = None
 
     def requested(self) -> dict[str, int]:
-        """The requests of the load: file, or path of another request, to bytes of content sent."""
+        """What the load requested of the Hub: file, or another path, to bytes of content sent."""
         sent: dict[str, int] = {}
         for request in self.hub.asked("*") if self.hub else ():
-            name = _file(request.path)
+            name = _file_requested(request.path)
             content = request.sent if request.status in (200, 206) else 0
             sent[name] = sent.get(name, 0) + content
         return sent
@@ -71,9 +71,9 @@ def sourced(case: Case, source: Path, options: Mapping[str, Any]) -> Iterator[Se
     small_chunks = patch("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
     with TemporaryDirectory(prefix="conformance-hub-") as folder, Hub() as hub, small_chunks:
         default = Path(folder)
-        _publish(hub, case.hub, source)
-        _fill(hub, case.hub, source, default, Path(options.get("cache_dir", default)))
-        _disturb(hub, case.hub)
+        _publish_on_hub(hub, case.hub, source)
+        _fill_cache(hub, case.hub, source, default, Path(options.get("cache_dir", default)))
+        _disturb_hub(hub, case.hub)
         hub.requests.clear()
         with asking(hub, default, offline=case.hub.offline):
             yield Served(case.given_source(source), hub)
@@ -86,14 +86,14 @@ def asking(hub: Hub, cache: Path, offline: bool = False) -> Iterator[None]:
     Its downloads go to `cache`; it sends no token of the user's and uses no proxy.
     """
     with ExitStack() as exchanged:
-        wanted = _settings(hub, str(cache), offline)
+        wanted = _client_settings(hub, str(cache), offline)
         # Import all first: a module that is imported later would keep the replaced settings.
         for module in [importlib.import_module(place) for place in wanted]:
             for name, value in wanted[module.__name__].items():
                 if hasattr(module, name):
                     exchanged.enter_context(patch.object(module, name, value))
-        exchanged.enter_context(_environment())
-        exchanged.enter_context(_connections())
+        exchanged.enter_context(_hub_environment())
+        exchanged.enter_context(_fresh_connections())
         yield
 
 
@@ -114,8 +114,8 @@ def commit_id(source: Path) -> str:
     return id_of(read_commit(source))
 
 
-def _settings(hub: Hub, cache: str, offline: bool) -> dict[str, dict[str, Any]]:
-    """Module to the settings it keeps; each release of each package has some of these names."""
+def _client_settings(hub: Hub, cache: str, offline: bool) -> dict[str, dict[str, Any]]:
+    """Module to the settings of the Hub's client; each release has some of these names."""
     template = {"HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}"}
     client = {
         "ENDPOINT": hub.url,
@@ -143,20 +143,21 @@ def _settings(hub: Hub, cache: str, offline: bool) -> dict[str, dict[str, Any]]:
 
 
 def _no_conversion(*args: Any, revision: str = "main", **options: Any) -> tuple[None, str, bool]:
+    """Instead of asking the Hub to convert pickles to safetensors: nothing was converted."""
     return None, revision, False
 
 
 class _NoProcess:
     def __init__(self, **options: Any) -> None:
-        """Accept what a process accepts."""
+        """Accept what the process that asks the Hub for a conversion accepts."""
 
     def start(self) -> None:
-        """Do nothing."""
+        """Do nothing: no process asks the Hub for a conversion."""
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    """No proxy, no token of the user's, no conversion; other variables stay as they are."""
+def _hub_environment() -> Iterator[None]:
+    """No proxy, no token of the user's, no conversion on the Hub; other variables stay."""
     wanted = {
         **dict.fromkeys(("NO_PROXY", "no_proxy"), "*"),
         **dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), ""),
@@ -175,8 +176,8 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _connections() -> Iterator[None]:
-    """Within, use no connection from before, and afterwards none from within."""
+def _fresh_connections() -> Iterator[None]:
+    """Within, use no connection to a Hub from before, and afterwards none from within."""
     from huggingface_hub.utils import _http
 
     forget = getattr(_http, "close_session", None) or _http.reset_sessions
@@ -187,14 +188,15 @@ def _connections() -> Iterator[None]:
         forget()
 
 
-def _publish(hub: Hub, world: OnHub, source: Path) -> None:
+def _publish_on_hub(hub: Hub, world: OnHub, source: Path) -> None:
+    """Publish the case's checkpoint on the Hub, and the config's repository if it has one."""
     hub.publish(world.repository, source, world.branch, world.tag)
     if world.config:
         hub.publish(CONFIG_REPOSITORY, materialise(world.config))
 
 
-def _fill(hub: Hub, world: OnHub, source: Path, default: Path, cache: Path) -> None:
-    """Fill the cache before the load, with whole files as the client itself downloads them."""
+def _fill_cache(hub: Hub, world: OnHub, source: Path, default: Path, cache: Path) -> None:
+    """Fill the Hub's cache before the load, with whole files as the client downloads them."""
     from huggingface_hub import snapshot_download
 
     if world.cached:
@@ -214,8 +216,8 @@ def _fill(hub: Hub, world: OnHub, source: Path, default: Path, cache: Path) -> N
         )
 
 
-def _disturb(hub: Hub, world: OnHub) -> None:
-    """Arrange what changes on the Hub after the cache was filled, before and during the load."""
+def _disturb_hub(hub: Hub, world: OnHub) -> None:
+    """Arrange what changes on the Hub once the cache was filled, before and during the load."""
     if world.newer:
         hub.publish(world.repository, materialise(world.newer))
     if world.token is not None:
@@ -232,7 +234,7 @@ def _disturb(hub: Hub, world: OnHub) -> None:
             hub.cut(failure.path, failure.cut, failure.times)
 
 
-def _file(path: str) -> str:
-    """`/org/tiny/resolve/main/config.json` and `/cdn/org/tiny/<sha256>/config.json` are one."""
+def _file_requested(path: str) -> str:
+    """The Hub's file: `/org/tiny/resolve/main/F` and `/cdn/org/tiny/<sha256>/F` are one."""
     found = re.search(r"/resolve/[^/]+/(.+)|/cdn/.+/[0-9a-f]{64}/(.+)", path)
     return (found[1] or found[2]) if found else path

@@ -32,11 +32,11 @@ def mapped(folder: Path) -> list[Span]:
     """First and last address of every mapping of a file in the folder, or below it."""
     inside = f" {folder.resolve()}/"
     lines = [line for line in MAPS.read_text("utf-8").splitlines() if inside in line]
-    return [_span(line.split(maxsplit=1)[0]) for line in lines]
+    return [_span_of(line.split(maxsplit=1)[0]) for line in lines]
 
 
 def is_view(tensor: torch.Tensor, spans: list[Span]) -> bool:
-    """Whether the tensor's values lie in one of the mappings."""
+    """Whether the tensor's values lie in a mapped file."""
     return any(first <= tensor.data_ptr() < last for first, last in spans)
 
 
@@ -47,12 +47,12 @@ def watched() -> Iterator[Resident]:
     A sample costs some microseconds, and is taken at every twentieth call of a Python function, in
     this thread and in every thread that starts meanwhile.
     """
-    found, before, calls = Resident(), _of_files(), 0
+    found, before, calls = Resident(), _resident_of_files(), 0
 
     def look(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal calls
         if event == "call" and (calls := calls + 1) % EVERY == 0:
-            found.peak = max(found.peak, _of_files() - before)
+            found.peak = max(found.peak, _resident_of_files() - before)
 
     profile, in_threads = sys.getprofile(), threading.getprofile()
     sys.setprofile(look)
@@ -64,12 +64,13 @@ def watched() -> Iterator[Resident]:
         threading.setprofile(in_threads)
 
 
-def _span(text: str) -> Span:
+def _span_of(text: str) -> Span:
+    """First and last address of a mapping, from its line in /proc."""
     first, _, last = text.partition("-")
     return int(first, 16), int(last, 16)
 
 
-def _of_files() -> int:
-    """Bytes of files that are resident in this process's mappings."""
+def _resident_of_files() -> int:
+    """Bytes of mapped files that are resident in this process."""
     text = STATUS.read_text("ascii")
     return int(text.partition("RssFile:")[2].split(maxsplit=1)[0]) * 1024

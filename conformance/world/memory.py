@@ -43,12 +43,12 @@ def is_told() -> bool:
 
 @contextmanager
 def peaks(sampled: bool) -> Iterator[Peaks]:
-    """The peaks of the block; anonymous and file-backed memory apart only if `sampled`."""
+    """The peaks of memory in the block; anonymous and file-backed apart only if `sampled`."""
     found = Peaks()
     CLEAR.write_text("5")  # resets the kernel's own peak
     (before,) = resident("VmRSS")
     stop = threading.Event()
-    thread = threading.Thread(target=_sample, args=(found, stop))
+    thread = threading.Thread(target=_sample_memory, args=(found, stop))
     if sampled:
         thread.start()
     try:
@@ -60,7 +60,8 @@ def peaks(sampled: bool) -> Iterator[Peaks]:
         found.total = resident("VmHWM")[0] - before
 
 
-def _sample(found: Peaks, stop: threading.Event) -> None:
+def _sample_memory(found: Peaks, stop: threading.Event) -> None:
+    """Sample this process's memory until stopped."""
     anonymous, file = resident("RssAnon", "RssFile")
     while not stop.wait(INTERVAL):
         now = resident("RssAnon", "RssFile")
@@ -69,7 +70,7 @@ def _sample(found: Peaks, stop: threading.Event) -> None:
 
 
 def warm(size: int) -> None:
-    """Touch `size` bytes and release them.
+    """Touch `size` bytes of memory and release them.
 
     A virtual machine's memory that its host has reclaimed is up to ten times slower to touch; every
     contender starts with resident memory.
@@ -81,7 +82,7 @@ def warm(size: int) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Evict the files of a folder from the page cache."""
+    """Evict the files of a folder from the page cache, so that memory holds none of them."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

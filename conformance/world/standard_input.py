@@ -24,22 +24,22 @@ class Ended(io.TextIOBase):
         self.reads = 0
 
     def readable(self) -> bool:
-        """It can be read, and holds nothing."""
+        """Whether the ended input can be read: it can, and holds nothing."""
         return True
 
     def read(self, size: int | None = -1) -> str:
-        """Nothing."""
+        """Read the ended input: nothing."""
         self.reads += 1
         return ""
 
     def readline(self, size: int = -1) -> str:  # type: ignore[override]
-        """Nothing; `input` makes an EOFError of it."""
+        """A line of the ended input: nothing; `input` makes an EOFError of it."""
         return self.read()
 
 
 @contextmanager
 def ended_input() -> Iterator[Ended]:
-    """Within, `sys.stdin` and the file descriptor 0 are at their end."""
+    """Within, standard input (`sys.stdin` and the file descriptor 0) has ended."""
     before, stream = sys.stdin, Ended()
     with _empty_descriptor():
         sys.stdin = stream
@@ -50,7 +50,7 @@ def ended_input() -> Iterator[Ended]:
 
 
 def end_input() -> None:
-    """Let the file descriptor 0 of this process be at its end for good."""
+    """Let the standard input of this process, file descriptor 0, have ended for good."""
     empty = os.open(os.devnull, os.O_RDONLY)
     if empty != 0:  # which it is where the process had no standard input
         os.dup2(empty, 0)
@@ -59,6 +59,7 @@ def end_input() -> None:
 
 @contextmanager
 def _empty_descriptor() -> Iterator[None]:
+    """Within, file descriptor 0 is at its end; afterwards as it was."""
     try:
         kept = os.dup(0)
     except OSError:  # the process has no standard input

@@ -35,15 +35,15 @@ class Gathering:
         self._finished: set[int] = set()
 
     def meet(self, me: int) -> None:
-        """Wait until all have arrived, then until those that arrived earlier have finished."""
+        """Have a thread wait until all have arrived, then until the earlier ones have finished."""
         with self._changed:
             if self._free or me in self.arrived:
                 return
             place = len(self.arrived)
             self.arrived.append(me)
             self._changed.notify_all()
-            self._wait(lambda: len({*self.arrived, *self._finished}) == self._expected)
-            self._wait(lambda: self._finished.issuperset(self.arrived[:place]))
+            self._wait_until(lambda: len({*self.arrived, *self._finished}) == self._expected)
+            self._wait_until(lambda: self._finished.issuperset(self.arrived[:place]))
 
     def finish(self, me: int) -> None:
         """Note that this thread's load has ended."""
@@ -51,7 +51,8 @@ class Gathering:
             self._finished.add(me)
             self._changed.notify_all()
 
-    def _wait(self, until: Callable[[], bool]) -> None:
+    def _wait_until(self, until: Callable[[], bool]) -> None:
+        """Have a thread wait until it is so, or until no thread of the trial works."""
         worked = time.process_time()
         while not self._changed.wait_for(lambda: self._free or until(), PATIENCE):
             before, worked = worked, time.process_time()
@@ -75,7 +76,7 @@ def meet() -> None:
 def load_in_threads(
     count: int, load: Callable[[], Any], facts: Callable[[Any], Facts]
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """Load once alone and then `count` times at once.
+    """Load once alone and then in `count` threads at once.
 
     Args:
         count: of threads, more than one.
@@ -94,9 +95,14 @@ def load_in_threads(
     generator = torch.get_rng_state()
     alone = facts(load())
     torch.set_rng_state(generator)
-    results = _together(count, load)
+    results = _load_together(count, load)
     seen = [
-        {"thread": number, "of": count, "tensors": len(alone), **_against(alone, result, facts)}
+        {
+            "thread": number,
+            "of": count,
+            "tensors": len(alone),
+            **_compared_with(alone, result, facts),
+        }
         for number, result in enumerate(results, 1)
     ]
     first = next((i for i, thread in enumerate(seen) if how_it_differs(thread)), 0)
@@ -113,8 +119,8 @@ def how_it_differs(thread: Facts) -> str:
     return f"{len(names)} of {thread['tensors']} tensors differ, the first {names[0]}"
 
 
-def _together(count: int, load: Callable[[], Any]) -> list[Any]:
-    """What each load returned or raised, in the order in which they arrived."""
+def _load_together(count: int, load: Callable[[], Any]) -> list[Any]:
+    """What the load in each thread returned or raised, in the order in which they arrived."""
     gathering = Gathering(count)
     results: dict[int, Any] = {}
 
@@ -136,7 +142,8 @@ def _together(count: int, load: Callable[[], Any]) -> list[Any]:
     return [results[number] for number in (*gathering.arrived, *late)]
 
 
-def _against(alone: Facts, result: Any, facts: Callable[[Any], Facts]) -> dict[str, Any]:
+def _compared_with(alone: Facts, result: Any, facts: Callable[[Any], Facts]) -> dict[str, Any]:
+    """How a thread's load differs from the load alone: its error, the differing facts."""
     if isinstance(result, Exception):
         return {"raised": f"{type(result).__name__}: {result}", "differing": []}
     here = facts(result)

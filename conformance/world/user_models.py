@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
 
 from conformance.world.threads import meet
-from conformance_fixtures.faults.special_files import NEWER
+from conformance_fixtures.faults.folder_layout import NEWER
 
 
 class WithBuffer(LlamaForCausalLM):

@@ -35,13 +35,13 @@ class Copy:
 
     @property
     def offset(self) -> int | None:
-        """Where the source lies in its file; None for memory that is no file's."""
+        """Where a copy's source lies in its file; None for memory that is no file's."""
         if self.file is None or not self.source.is_contiguous():
             return None
         return self.file.offset(self.source)
 
     def pieces(self, size: int) -> Iterator[Copy]:
-        """The same in parts of at most `size` bytes of the source, in its order."""
+        """The copy in parts of at most `size` bytes of the source, in its order."""
         source, destination = self.source, self.destination
         if source.nbytes <= size:
             yield self
@@ -81,7 +81,7 @@ class Crew:
         return self
 
     def carry(self, copy: Copy) -> None:
-        """Have it made."""
+        """Have a copy made by the crew's threads."""
         for piece in copy.pieces(self._size):
             self._pieces.put(piece)
 
@@ -95,6 +95,7 @@ class Crew:
                     done.result()
 
     def _work(self, way: AbstractContextManager[Way], inference: bool) -> None:
+        """Carry the next pieces of copies, in one of the crew's threads."""
         _without_more_threads()
         try:
             # The caller's mode, which threads do not inherit.
@@ -108,7 +109,7 @@ class Crew:
 
 
 def _without_more_threads() -> None:
-    """Have torch use the calling thread alone: the workers are as many as the cores already.
+    """Have torch use one thread: the crew that makes copies has as many as cores already.
 
     `torch.set_num_threads` would change the whole process; OpenMP's own setting is the thread's.
     """

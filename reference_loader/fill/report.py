@@ -25,7 +25,7 @@ class LoadReport:
     untied: tuple[str, ...] = ()
 
     def info(self) -> dict[str, Any]:
-        """The loading info, in the fields and containers of stock's newest release (INF-1)."""
+        """The loading info that reports a load, in the fields of stock's newest release (INF-1)."""
         return {
             "missing_keys": set(self.plan.missing),
             "unexpected_keys": set(self.plan.unexpected),
@@ -42,13 +42,13 @@ class LoadReport:
         return "\n".join([head, *lines]) if lines else f"{head} the checkpoint matches the model."
 
     def log(self) -> None:
-        """One warning if the checkpoint is not exactly the model, nothing otherwise."""
+        """Report a load in the log: a warning if the checkpoint is not exactly the model."""
         if self.plan.disagreements or self.untied:
             logger.warning("%s", self)
 
 
 def refuse_disagreements(plan: LoadPlan) -> None:
-    """Raise if the checkpoint is not exactly the model.
+    """Raise for what the report of a load would warn of: checkpoint and model are not the same.
 
     Raises:
         NotStrict: naming every key.

@@ -35,7 +35,7 @@ POPULATE_WRITE = 23
 
 @contextmanager
 def carriers() -> Iterator[Callable[[Copy, Workers], None]]:
-    """A function that has copies made by worker threads; at the end of the block all are complete.
+    """A function that has copies made through the ring; at the end of the block all are complete.
 
     Each device has its own threads. None is started before there is something to copy.
     """
@@ -81,13 +81,13 @@ class Lane:
         return self.carry
 
     def carry(self, piece: Copy) -> None:
-        """Read the piece into the oldest slot and send it; it arrives in its own time."""
+        """Read the piece into the ring's oldest slot and send it; it arrives in its own time."""
         slot, sent = self._slots[0]
         if sent is not None:
             sent.synchronize()
         else:
             _populate(piece.destination)  # one call for many pages instead of a fault for each
-        values = _read(piece, slot)
+        values = _read_piece(piece, slot)
         with torch.cuda.stream(self._stream):  # nothing, for None
             # Sent as it is stored and cast there: fewer bytes on the way, and no core is needed.
             arrived = values.to(self._device, non_blocking=True)
@@ -97,21 +97,21 @@ class Lane:
         self._slots.rotate(-1)
 
     def __exit__(self, *_: object) -> None:
-        """Wait until everything has arrived."""
+        """Wait until everything sent from the ring has arrived."""
         if self._stream is not None:
             self._stream.synchronize()
 
 
 def _populate(tensor: torch.Tensor) -> None:
-    """On the pages that are the tensor's alone; where they are not known, nothing."""
+    """Fault in the pages that are a tensor's alone, ahead of its copy; where unknown, nothing."""
     start = -(-tensor.data_ptr() // PAGE) * PAGE
     stop = (tensor.data_ptr() + tensor.nbytes) // PAGE * PAGE
     if LIBC is not None and stop > start and tensor.is_contiguous():
         LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), POPULATE_WRITE)
 
 
-def _read(piece: Copy, slot: torch.Tensor) -> torch.Tensor:
-    """The source's values: of a file by reads, which cost less than the faults of its mapping.
+def _read_piece(piece: Copy, slot: torch.Tensor) -> torch.Tensor:
+    """A copied piece's values: of a file by reads, which cost less than faults of its mapping.
 
     Memory that is no file's is copied into the slot only if that is pinned.
     """
@@ -128,6 +128,7 @@ def _read(piece: Copy, slot: torch.Tensor) -> torch.Tensor:
 def _read_file(
     file: MappedFile, offset: int, size: int, slot: torch.Tensor, cached: bool
 ) -> torch.Tensor:
+    """Read a piece of a file into a slot of the ring, past the page cache if it is not there."""
     before = offset % PAGE  # bytes of the page that are not the piece's
     memory = memoryview((ctypes.c_char * slot.nbytes).from_address(slot.data_ptr())).cast("B")
     start, stop = offset - before, before + size
@@ -154,7 +155,7 @@ def _cached(source: torch.Tensor) -> bool:
 
 
 def _read_directly(file: MappedFile, memory: memoryview, start: int, size: int) -> int:
-    """Read what lies on the disk past the page cache, which costs a copy; the bytes that came."""
+    """Read into a slot what is on disk, past the page cache, which costs a copy; bytes read."""
     with suppress(OSError):  # a file system without such reads
         direct = os.open(file.path, os.O_RDONLY | os.O_DIRECT)
         try:

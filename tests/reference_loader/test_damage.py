@@ -22,7 +22,7 @@ from conformance.observe.observe import observe, warm_up
 from conformance.world.hostile_filesystem import disk_full, unprivileged
 from conformance.world.user_models import Overtaken
 from conformance_fixtures.faults import FAULTS
-from conformance_fixtures.faults.special_files import NEWER
+from conformance_fixtures.faults.folder_layout import NEWER
 from conformance_fixtures.files import write_bin
 from reference_loader import errors, from_pretrained
 

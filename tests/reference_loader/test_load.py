@@ -31,7 +31,7 @@ from transformers import (
 )
 
 import reference_loader
-from conformance_fixtures.faults.checkpoint_edits import read_weights
+from conformance_fixtures.faults.read_and_edit import read_weights
 from reference_loader import LoadError, from_pretrained, plan
 from reference_loader.errors import BadOptions
 from reference_loader.llama import Llama

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from conformance_fixtures.faults.checkpoint_edits import read_weights
+from conformance_fixtures.faults.read_and_edit import read_weights
 from conformance_fixtures.files import write_safetensors
 from reference_loader import from_pretrained, plain, plan, speed
 from reference_loader import load as load_module

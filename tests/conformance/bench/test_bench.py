@@ -124,7 +124,7 @@ def test_the_peak_of_a_model_of_small_tensors_is_predicted() -> None:
 def test_who_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(series, "TIMEOUT", 0.01)
     with pytest.raises(NotMeasured, match=r"more than"):
-        series._process("sample", "{}", {})
+        series._json_of_process("sample", "{}", {})
 
 
 def test_ratios_and_shares_are_of_medians() -> None:

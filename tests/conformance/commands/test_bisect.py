@@ -95,7 +95,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         monkeypatch.setattr(module, "judge_in", judge)
         monkeypatch.setattr(module.targets, "interpreter", lambda target: Path("python"))
-        monkeypatch.setattr(module, "_published", lambda: RELEASES)
+        monkeypatch.setattr(module, "_releases_to_bisect", lambda: RELEASES)
 
     return make
 
@@ -156,7 +156,7 @@ def test_ends_without_a_verdict_and_an_index_without_an_answer_are_errors(
     monkeypatch.undo()
     monkeypatch.setattr(module, "published", unlisted)
     with pytest.raises(NothingToFind, match="no way"):
-        module._published()
+        module._releases_to_bisect()
 
 
 @pytest.mark.parametrize("pattern", ["tie/*", "no/such-case"])

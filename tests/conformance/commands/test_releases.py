@@ -46,7 +46,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(release)
         keep(out / release, release, results(release))
 
-    monkeypatch.setattr(matrix, "_judge", judge)
+    monkeypatch.setattr(matrix, "_judge_release", judge)
     return names
 
 

@@ -84,7 +84,7 @@ def test_kept_on_one_side_of_a_tie_only(checkpoint: Any) -> None:
 
 def test_a_tie_with_a_mismatch_is_provided_by_the_other(own: Any) -> None:
     """TIE-1, MIS-5: the head's shape is wrong, the embedding's right."""
-    from conformance_fixtures.faults.checkpoint_edits import edited
+    from conformance_fixtures.faults.read_and_edit import edited
 
     folder = own("llama-tied-equal")
     with edited(folder) as weights:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from conformance.world.memory import forget, resident
-from conformance_fixtures.faults.checkpoint_edits import read_weights
+from conformance_fixtures.faults.read_and_edit import read_weights
 from conformance_fixtures.files import SAFETENSORS_DTYPES, write_safetensors
 from reference_loader import LoadError, from_pretrained, plan
 from reference_loader.fill import ring

@@ -55,7 +55,7 @@ def test_strict_takes_what_is_exactly_the_model(checkpoint: Any, recipe: str) ->
 
 def test_strict_refuses_two_keys_for_one_slot(own: Any) -> None:
     """INF-6: one of the two would be dropped without a word."""
-    from conformance_fixtures.faults.checkpoint_edits import edited
+    from conformance_fixtures.faults.read_and_edit import edited
 
     folder = own("llama-f32")
     with edited(folder) as weights:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from conformance_fixtures.faults.checkpoint_edits import read_weights
+from conformance_fixtures.faults.read_and_edit import read_weights
 from reference_loader import LoadPlan, from_pretrained, plan
 from reference_loader.errors import NotStrict, ShapeMismatch
 from reference_loader.fill import pump
