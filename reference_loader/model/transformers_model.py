@@ -1,13 +1,13 @@
 """`TransformersModel`: what the installed transformers says about a model class.
 
-The only file that imports transformers. Where its releases have different interfaces, this file
-hides the difference; what a load means never depends on the release.
+With `transformers_classes` the only file that imports transformers. Where its releases have
+different interfaces, these files hide the difference; what a load means never depends on the
+release.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from reference_loader.errors import (
-    BadConfig,
-    UnknownArgument,
-    UnknownModelClass,
-    UnsupportedOption,
-)
+from reference_loader.errors import BadConfig, UnsupportedOption
 from reference_loader.model.architecture import Architecture, Rename
 from reference_loader.model.remote_code import (
-    class_reference,
-    imported,
     nested_reference,
     never_asking,
-    reference_to,
     refusal,
-    refuse_kernels,
     take_custom_generate,
     trusted,
 )
+from reference_loader.model.transformers_classes import (
+    check_arguments,
+    class_for,
+    config_of,
+    refuse_unsupported,
+)
 from reference_loader.options import Options
-from reference_loader.source.config_file import config_folder, read_config
+from reference_loader.source.config_file import read_config
 from reference_loader.source.files import is_file
 
 
@@ -44,16 +41,16 @@ class TransformersModel(Architecture):
     def __init__(self, folder: Path | None, model_args: tuple[Any, ...], options: Options) -> None:
         self._trusted = trusted(options)
         with never_asking(_dynamic_modules()):
-            self.config, self._model_kwargs = _config(folder, options)
+            self.config, self._model_kwargs = config_of(folder, options)
             self._model_args = model_args
             self.weights_name = getattr(self.config, "transformers_weights", None)
-            self.model_class = _model_class(options.model_class, self.config, folder, options)
+            self.model_class = class_for(options.model_class, self.config, folder, options)
         if _generates(self.model_class):
             _check_generation_config(folder)
-        _check_arguments(self.model_class, self.config, *model_args, **self._model_kwargs)
+        check_arguments(self.model_class, self.config, *model_args, **self._model_kwargs)
         self.base_prefix = getattr(self.model_class, "base_model_prefix", "")
         self.declared_dtype = _declared_dtype(self.config)
-        _refuse_unsupported(self.config)
+        refuse_unsupported(self.config)
 
     def construct(self) -> nn.Module:
         # Its own copy, since a constructor may write to its config.
@@ -147,164 +144,6 @@ def _check_generation_config(folder: Path | None) -> None:
     name = "generation_config.json"
     if folder is not None and is_file(folder / name):
         read_config(folder, name)
-
-
-def _check_arguments(model_class: Any, *arguments: Any, **keywords: Any) -> None:
-    """Raise before weights are read if the model class rejects its arguments (CFG-16)."""
-    try:
-        inspect.signature(model_class).bind(*arguments, **keywords)
-    except TypeError as cause:
-        raise UnknownArgument(
-            f"{model_class.__name__} does not accept the arguments: {cause}.",
-            "Check the keyword: it is neither an option nor a field of the config.",
-        ) from cause
-
-
-def _config(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]:
-    """The config, and the keyword arguments that are left for the model class (CFG-3)."""
-    from transformers import PretrainedConfig
-
-    overrides = dict(options.overrides)
-    if isinstance(options.config, PretrainedConfig):
-        config = copy.deepcopy(options.config)
-    else:
-        where = config_folder(folder, options.config)
-        config, overrides = _read_transformers_config(where, options, overrides)
-    if options.attn_implementation is not None:
-        config._attn_implementation = options.attn_implementation
-    refuse_kernels(config, options)
-    return config, overrides
-
-
-def _read_transformers_config(
-    folder: Path, options: Options, overrides: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoConfig
-
-    content = read_config(folder)
-    refuse_kernels(content, options)
-    reader = getattr(options.model_class, "config_class", None) or _config_code(
-        content, folder, options
-    )
-    if reader is AutoConfig and "model_type" not in content:
-        # Releases before 5.1 look for the name of a type in the path.
-        raise BadConfig(
-            f"The file {folder / 'config.json'} has no model_type.", "Pass a `model_class`."
-        )
-    try:
-        config, rest = reader.from_pretrained(
-            str(folder),
-            return_unused_kwargs=True,
-            local_files_only=True,
-            # AutoConfig asks on standard input if it is not told (FMT-22).
-            **({"trust_remote_code": False} if reader is AutoConfig else {}),
-            **overrides,
-        )
-    except Exception as cause:  # each release validates other fields
-        raise BadConfig(
-            f"{reader.__name__} does not accept the file {folder / 'config.json'}: {cause}",
-            "Check its fields and the keyword arguments.",
-        ) from cause
-    _give_rope_its_old_names(config)
-    return config, rest
-
-
-def _give_rope_its_old_names(config: Any) -> None:
-    """For releases before 5, which ignore `rope_parameters` (CFG-1)."""
-    rope = vars(config).get("rope_parameters")
-    if "rope_theta" in vars(config) and isinstance(rope, Mapping):
-        config.rope_theta = rope.get("rope_theta", config.rope_theta)
-        config.rope_scaling = None if rope.get("rope_type") == "default" else dict(rope)
-
-
-def _model_class(asked: Any, config: Any, folder: Path | None, options: Options) -> Any:
-    """The class of the options, of the Auto class, or of the config (CFG-5, CFG-13, FMT-22)."""
-    import transformers
-    from transformers.models.auto.auto_factory import _get_model_class
-
-    table = getattr(asked, "_model_mapping", None)
-    if asked is not None and table is None:
-        return asked
-    auto_map, file = getattr(config, "auto_map", None), _config_file(folder)
-    if table is not None:
-        reference = class_reference(auto_map, asked.__name__)
-        known = _get_model_class(config, table) if type(config) in table else None
-        # A class that the caller has registered takes precedence over the checkpoint's.
-        own = known is not None and not known.__module__.startswith("transformers.")
-        if reference and trusted(options) and not own:
-            return _model_code(reference, asked, folder, options)
-        if known is not None:
-            return known
-        if reference:
-            raise refusal(reference, file)
-        raise UnknownModelClass(
-            f"{asked.__name__} has no class for the model_type {config.model_type!r}.",
-            "Pass another `model_class`.",
-        )
-    references = [reference_to(auto_map, str(name)) for name in config.architectures or ()]
-    for name, reference in zip(config.architectures or (), references, strict=True):
-        if reference and trusted(options):
-            return _model_code(reference, None, folder, options)
-        found = getattr(transformers, str(name), None)
-        if isinstance(found, type) and issubclass(found, nn.Module):
-            return found
-    for reference in filter(None, references):
-        raise refusal(reference, file)
-    raise UnknownModelClass(
-        f"The config's architectures={config.architectures!r} names no class of transformers.",
-        "Pass `model_class`.",
-    )
-
-
-def _config_file(folder: Path | None) -> str:
-    return "config.json" if folder is None else str(folder / "config.json")
-
-
-def _config_code(content: Mapping[str, Any], folder: Path, options: Options) -> Any:
-    """AutoConfig, or the config class of the checkpoint's code if the caller trusts it (FMT-22).
-
-    Raises:
-        RemoteCodeRefused: transformers has no class of its own for the config.
-    """
-    from transformers import CONFIG_MAPPING, AutoConfig
-    from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
-    reference = class_reference(content.get("auto_map"), "AutoConfig")
-    model_type = content.get("model_type")
-    named = isinstance(model_type, str) and model_type in CONFIG_MAPPING
-    known = CONFIG_MAPPING[model_type] if named else None
-    if reference is None or (known and not known.__module__.startswith("transformers.")):
-        return AutoConfig
-    if trusted(options):
-        found = imported(get_class_from_dynamic_module, reference, folder, options)
-        found.register_for_auto_class()
-        return found
-    if known is None:
-        raise refusal(reference, str(folder / "config.json"))
-    return AutoConfig
-
-
-def _model_code(reference: str, auto_class: Any, folder: Path | None, options: Options) -> Any:
-    """A model class of the checkpoint's code, as its Auto class would return it (FMT-23)."""
-    from transformers.dynamic_module_utils import get_class_from_dynamic_module
-    from transformers.models.auto import auto_factory
-
-    found = imported(get_class_from_dynamic_module, reference, folder or Path(), options)
-    # So that saving the model writes its code too. Unlike stock, this changes no table of
-    # transformers: a later load that does not trust the code must not find it there.
-    if auto_class is not None and hasattr(found, "register_for_auto_class"):
-        found.register_for_auto_class(auto_class=auto_class)
-    mixed = getattr(auto_factory, "add_generation_mixin_to_remote_model", lambda same: same)
-    return mixed(found)
-
-
-def _refuse_unsupported(config: Any) -> None:
-    for name in ("quantization_config",):
-        if getattr(config, name, None):
-            raise UnsupportedOption(
-                f"The config has {name!r}, which is not supported by this loader.",
-                "Load the checkpoint with transformers.",
-            )
 
 
 def _dtype_field(config: Any) -> str:

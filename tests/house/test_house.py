@@ -64,8 +64,9 @@ NEVER = {"conformance.report": "conformance.cases"}
 
 # Lines of code of the loader, without the written-out signatures. The design aimed at about 1,500;
 # the Hub, placement, damaged files, and a pump in bounded memory, to GPUs too, took it past that; a
-# plan that holds every decision added a hundred, and a checkpoint's code, refused or trusted, 180.
-REFERENCE_LINES = 2660
+# plan that holds every decision added a hundred, and a checkpoint's code, refused or trusted, 180;
+# composite configs, classes with rules of their own and configs that fit no class another hundred.
+REFERENCE_LINES = 2780
 
 NO_TORCH = ("judge.divergences", "results.records", "deviations", "judge.changes")
 IN_THE_TARGET = ("observe.observe", "releases.probe")
@@ -86,8 +87,8 @@ def test_the_reference_knows_nothing_of_those_who_judge_it(ours: dict[str, Modul
     )
 
 
-def test_only_the_adapter_imports_transformers(ours: dict[str, Module]) -> None:
-    exempt = {"reference_loader.model.transformers_model"}
+def test_only_two_files_import_transformers(ours: dict[str, Module]) -> None:
+    exempt = {f"reference_loader.model.transformers_{name}" for name in ("model", "classes")}
     assert forbidden_imports(ours, "reference_loader", {"transformers", COMPUTED}, exempt) == []
 
 

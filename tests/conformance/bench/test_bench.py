@@ -99,6 +99,7 @@ def test_a_peak_is_above_what_was_there() -> None:
     assert found.anonymous <= found.total + MIB
 
 
+@pytest.mark.slow
 def test_a_process_measures_and_its_failure_is_told() -> None:
     case = replace(TINY, again=1)
     broken = Contender("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
@@ -111,6 +112,7 @@ def test_a_process_measures_and_its_failure_is_told() -> None:
     assert "StopIteration" in theirs.lacks  # the process knows no contender of that name
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_model_of_small_tensors_is_predicted() -> None:
     """It is that of its modules, of which the headers say nothing: the explanation makes them."""
     small = next(case for case in CASES if case.id == "small")
@@ -202,6 +204,7 @@ def test_the_plot_is_an_svg_of_every_case() -> None:
     assert "<reference>" in texts
 
 
+@pytest.mark.slow
 def test_the_command_measures_shows_and_keeps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

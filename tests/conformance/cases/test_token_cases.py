@@ -71,6 +71,7 @@ def test_what_the_reference_does_not_do_as_the_id_says_is_no_verdict(
     assert cli.main(["check", "--case", load.id, "--out", str(tmp_path)]) == 2
 
 
+@pytest.mark.slow
 def test_an_id_is_loaded_in_each_environment_of_a_comparison(tmp_path: Path) -> None:
     targets = ("current", f"python:{sys.executable}")
 

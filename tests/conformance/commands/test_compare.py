@@ -72,6 +72,7 @@ def changes_of(records: list[dict]) -> dict[str, str]:
     return {each["case"]: each["change"] for each in records if each["record"] == "change"}
 
 
+@pytest.mark.slow
 def test_the_same_environment_twice_has_no_news(tmp_path: Path, capsys) -> None:
     words = ["current", f"python:{sys.executable}", "--case", "tie/e*", "--case", "out/f32-3"]
     code, records = compared(tmp_path / "one", *words)
@@ -151,6 +152,7 @@ def test_a_crash_in_one_load_is_told_and_the_others_are_judged(
     assert "stock: the process ended with exit code 7" in told
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_ones_own_has_its_seconds_and_memory(
     spoiled, checkpoint, tmp_path: Path, capsys
 ) -> None:
@@ -182,6 +184,7 @@ def test_what_cannot_be_asked(words: list[str], code: int, told: str, capsys) ->
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_environment_without_our_needs_is_a_harness_error(tmp_path: Path, capsys) -> None:
     home = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)

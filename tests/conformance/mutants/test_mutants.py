@@ -78,6 +78,7 @@ def test_a_mutant_is_made_of_the_reference_only_where_stock_has_the_fault(
     assert mutant.clause in {divergence.clause for divergence in result.divergences}
 
 
+@pytest.mark.slow
 def test_an_honest_copy_raises_no_alarm(bench: Bench) -> None:
     alarms = bench.false_alarms(CASES)
 

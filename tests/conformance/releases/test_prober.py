@@ -82,6 +82,7 @@ def test_our_packages_are_all_that_goes_before_the_targets_path() -> None:
     assert not ours.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_the_real_probe_observes_what_this_process_does(session, case) -> None:
     from conformance.observe.observe import observe

@@ -1,0 +1,190 @@
+"""Which config class and which model class of the installed transformers a load takes.
+
+With `transformers_model` the only file that imports transformers; the same rules hold for both.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from reference_loader.errors import (
+    BadConfig,
+    UnknownArgument,
+    UnknownModelClass,
+    UnsupportedOption,
+)
+from reference_loader.model.remote_code import (
+    class_reference,
+    imported,
+    reference_to,
+    refusal,
+    refuse_kernels,
+    trusted,
+)
+from reference_loader.options import Options
+from reference_loader.source.config_file import config_folder, read_config
+
+
+def config_of(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]:
+    """The config, and the keyword arguments that are left for the model class (CFG-3)."""
+    from transformers import PretrainedConfig
+
+    overrides = dict(options.overrides)
+    if isinstance(options.config, PretrainedConfig):
+        config = copy.deepcopy(options.config)
+    else:
+        where = config_folder(folder, options.config)
+        config, overrides = _read_transformers_config(where, options, overrides)
+    if options.attn_implementation is not None:
+        config._attn_implementation = options.attn_implementation
+    refuse_kernels(config, options)
+    return config, overrides
+
+
+def _read_transformers_config(
+    folder: Path, options: Options, overrides: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoConfig
+
+    content = read_config(folder)
+    refuse_kernels(content, options)
+    reader = getattr(options.model_class, "config_class", None) or _config_code(
+        content, folder, options
+    )
+    if reader is AutoConfig and "model_type" not in content:
+        # Releases before 5.1 look for the name of a type in the path.
+        raise BadConfig(
+            f"The file {folder / 'config.json'} has no model_type.", "Pass a `model_class`."
+        )
+    try:
+        config, rest = reader.from_pretrained(
+            str(folder),
+            return_unused_kwargs=True,
+            local_files_only=True,
+            # AutoConfig asks on standard input if it is not told (FMT-22).
+            **({"trust_remote_code": False} if reader is AutoConfig else {}),
+            **overrides,
+        )
+    except Exception as cause:  # each release validates other fields
+        raise BadConfig(
+            f"{reader.__name__} does not accept the file {folder / 'config.json'}: {cause}",
+            "Check its fields and the keyword arguments.",
+        ) from cause
+    _give_rope_its_old_names(config)
+    return config, rest
+
+
+def _give_rope_its_old_names(config: Any) -> None:
+    """For releases before 5, which ignore `rope_parameters` (CFG-1)."""
+    rope = vars(config).get("rope_parameters")
+    if "rope_theta" in vars(config) and isinstance(rope, Mapping):
+        config.rope_theta = rope.get("rope_theta", config.rope_theta)
+        config.rope_scaling = None if rope.get("rope_type") == "default" else dict(rope)
+
+
+def _config_code(content: Mapping[str, Any], folder: Path, options: Options) -> Any:
+    """AutoConfig, or the config class of the checkpoint's code if the caller trusts it (FMT-22).
+
+    Raises:
+        RemoteCodeRefused: transformers has no class of its own for the config.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    reference = class_reference(content.get("auto_map"), "AutoConfig")
+    model_type = content.get("model_type")
+    named = isinstance(model_type, str) and model_type in CONFIG_MAPPING
+    known = CONFIG_MAPPING[model_type] if named else None
+    if reference is None or (known and not known.__module__.startswith("transformers.")):
+        return AutoConfig
+    if trusted(options):
+        found = imported(get_class_from_dynamic_module, reference, folder, options)
+        found.register_for_auto_class()
+        return found
+    if known is None:
+        raise refusal(reference, str(folder / "config.json"))
+    return AutoConfig
+
+
+def refuse_unsupported(config: Any) -> None:
+    """Refuse a config that asks for what this loader does not do."""
+    for name in ("quantization_config",):
+        if getattr(config, name, None):
+            raise UnsupportedOption(
+                f"The config has {name!r}, which is not supported by this loader.",
+                "Load the checkpoint with transformers.",
+            )
+
+
+def class_for(asked: Any, config: Any, folder: Path | None, options: Options) -> Any:
+    """The class of the options, of the Auto class, or of the config (CFG-5, CFG-13, FMT-22)."""
+    import transformers
+    from transformers.models.auto.auto_factory import _get_model_class
+
+    table = getattr(asked, "_model_mapping", None)
+    if asked is not None and table is None:
+        return asked
+    auto_map, file = getattr(config, "auto_map", None), _config_file(folder)
+    if table is not None:
+        reference = class_reference(auto_map, asked.__name__)
+        known = _get_model_class(config, table) if type(config) in table else None
+        # A class that the caller has registered takes precedence over the checkpoint's.
+        own = known is not None and not known.__module__.startswith("transformers.")
+        if reference and trusted(options) and not own:
+            return _model_code(reference, asked, folder, options)
+        if known is not None:
+            return known
+        if reference:
+            raise refusal(reference, file)
+        raise UnknownModelClass(
+            f"{asked.__name__} has no class for the model_type {config.model_type!r}.",
+            "Pass another `model_class`.",
+        )
+    references = [reference_to(auto_map, str(name)) for name in config.architectures or ()]
+    for name, reference in zip(config.architectures or (), references, strict=True):
+        if reference and trusted(options):
+            return _model_code(reference, None, folder, options)
+        found = getattr(transformers, str(name), None)
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return found
+    for reference in filter(None, references):
+        raise refusal(reference, file)
+    raise UnknownModelClass(
+        f"The config's architectures={config.architectures!r} names no class of transformers.",
+        "Pass `model_class`.",
+    )
+
+
+def _config_file(folder: Path | None) -> str:
+    return "config.json" if folder is None else str(folder / "config.json")
+
+
+def _model_code(reference: str, auto_class: Any, folder: Path | None, options: Options) -> Any:
+    """A model class of the checkpoint's code, as its Auto class would return it (FMT-23)."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+    from transformers.models.auto import auto_factory
+
+    found = imported(get_class_from_dynamic_module, reference, folder or Path(), options)
+    # So that saving the model writes its code too. Unlike stock, this changes no table of
+    # transformers: a later load that does not trust the code must not find it there.
+    if auto_class is not None and hasattr(found, "register_for_auto_class"):
+        found.register_for_auto_class(auto_class=auto_class)
+    mixed = getattr(auto_factory, "add_generation_mixin_to_remote_model", lambda same: same)
+    return mixed(found)
+
+
+def check_arguments(model_class: Any, *arguments: Any, **keywords: Any) -> None:
+    """Raise before weights are read if the model class rejects its arguments (CFG-16)."""
+    try:
+        inspect.signature(model_class).bind(*arguments, **keywords)
+    except TypeError as cause:
+        raise UnknownArgument(
+            f"{model_class.__name__} does not accept the arguments: {cause}.",
+            "Check the keyword: it is neither an option nor a field of the config.",
+        ) from cause
