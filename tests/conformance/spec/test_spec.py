@@ -283,7 +283,7 @@ def test_a_clause_out_of_order_or_of_an_unknown_level_is_refused(
         "source": "here",
         "kinds": ["tie"],
     }
-    assert spec._clause("TIE", 1, dict(entry)).kinds == ("tie",)
+    assert spec._clause_of("TIE", 1, dict(entry)).kinds == ("tie",)
 
     with pytest.raises(ValueError, match=r"TIE\.toml: clause 1"):
-        spec._clause("TIE", 1, entry | changed)
+        spec._clause_of("TIE", 1, entry | changed)
