@@ -17,7 +17,7 @@ import pytest
 
 from conformance import cli
 from conformance.observe.loaders import reference
-from conformance_fixtures.faults.special_files import ODD_KEYS
+from conformance_fixtures.faults.keys import ODD_KEYS
 from conformance_fixtures.write import materialise
 from reference_loader import LoadError, from_pretrained, plan
 
