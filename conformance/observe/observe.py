@@ -53,7 +53,8 @@ from conformance.observe.tensor_details import observe_details
 from conformance.results.records import Observation
 from conformance.world.hub_world import Served, commit_id, sourced
 from conformance.world.mapped_files import mapped, watched
-from conformance.world.process import Library, poisoned_memory, process_state, put_back, surrounded
+from conformance.world.process import base_state, poisoned_memory, put_back, surrounded
+from conformance.world.snapshot import Snapshot, own_temporary_folder
 from conformance.world.standard_input import ended_input
 from conformance.world.threads import load_in_threads
 
@@ -103,7 +104,7 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
     gc.collect()
     torch.manual_seed(SEED)
     with watched() if "MEM-3" in case.clauses else nullcontext() as resident:
-        result, seen = _load(run, case.under)
+        result, seen = _load(run, case)
     seen = replace(
         seen,
         asked=served.requested() if served else {},
@@ -126,23 +127,29 @@ def _facts_of(result: Any) -> dict[str, Any]:
     return observe_tensors(model_of(result))
 
 
-def _load(run: Callable[[], Any], under: tuple[str, ...]) -> tuple[Any, Observation]:
+def _load(run: Callable[[], Any], case: Case) -> tuple[Any, Observation]:
     """What the loader returns, and what the load did to the process, which is then restored."""
-    library, peak = Library(), _peak_bytes()
     result, described = None, None
-    with quiet(), put_back(library), surrounded(under), ended_input():
-        before, started = process_state(library), time.perf_counter()
-        try:
-            with poisoned_memory():
+    # Poisoning memory is a setting of torch, which a loader may set as well.
+    poisoned = nullcontext() if "STA-10" in case.clauses else poisoned_memory()
+    with quiet(), surrounded(case.under), ended_input(), own_temporary_folder(), poisoned:
+        snapshot, peak = Snapshot(whole="STA-11" in case.clauses), _peak_bytes()
+        with put_back(snapshot):
+            before, started = base_state(snapshot), time.perf_counter()
+            try:
                 result = run()
-        except (Exception, SystemExit) as exception:
-            types = [t.__name__ for t in type(exception).__mro__]
-            described = {"types": types, "message": str(exception)}
+            except (Exception, SystemExit) as exception:
+                types = [t.__name__ for t in type(exception).__mro__]
+                described = {"types": types, "message": str(exception)}
+            seconds = time.perf_counter() - started
+            changes = snapshot.changes()
+            after = base_state(snapshot) | {name: now for name, (_, now) in changes.items()}
+            before |= {name: then for name, (then, _) in changes.items()}
         return result, Observation(
             exception=described,
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             peak_bytes=_peak_bytes() - peak,
-            state={"before": before, "after": process_state(library)},
+            state={"before": before, "after": after},
         )
 
 

@@ -274,9 +274,9 @@ _FAILED = ['    expected, actual = refusal("nothing", (), error)']
 def _before_load(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
     """The script's lines before the load."""
     if expected.in_process:
-        bundle.add("conformance.world.process", "Library", "process_state", "put_back")
-        yield "library = Library()"
-        yield "with put_back(library):  # some things happen only once in a process"
+        bundle.add("conformance.world.process", "process_state", "put_back")
+        bundle.add("conformance.world.snapshot", "Snapshot")
+        yield "with put_back(Snapshot()):  # some things happen only once in a process"
         yield "    attempt(options_of_load())"
     yield "options = options_of_load()"
     if _passes_config(case):
@@ -301,10 +301,11 @@ def _attempted(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
         yield f"{within}with ended_input():"
         within += "    "
     if expected.in_process:
-        yield f"{within}before = process_state(library)"
+        yield f"{within}snapshot = Snapshot()"
+        yield f"{within}before = process_state(snapshot)"
     yield f"{within}result, error{threads} = attempt(options)"
     if expected.in_process:
-        yield f"{within}after = process_state(library)"
+        yield f"{within}after = process_state(snapshot)"
 
 
 def _finders(case: Case, expected: Expected, bundle: Bundle) -> Iterator[str]:
@@ -328,7 +329,7 @@ def _after_load(case: Case, expected: Expected) -> Iterator[str]:
     """The script's checks after the load: what must be as before, in every thread as alone."""
     if expected.state:
         for places, state in (("expected", "before"), ("actual", "after")):
-            kept = f'{places}.get("state of", {{}}) | {{name: {state}[name] for name in STATE}}'
+            kept = f'{places}.get("state of", {{}}) | {{name: {state}.get(name) for name in STATE}}'
             yield f'{places} = {places} | {{"state of": {kept}}}'
     if case.threads > 1:
         yield 'expected = expected | {"loads at once": {"in every thread": "as alone"}}'

@@ -16,6 +16,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 
@@ -53,7 +54,7 @@ class Clause:
         source: where it comes from.
         kinds: the kinds of divergence that break it.
         general: the kinds it answers for in every case, also in one that does not cite it.
-        places: where divergences of its kinds are its own, whatever else a case cites.
+        places: globs of where divergences of its kinds are its own, whatever else a case cites.
         borrowed: kept or broken by a release's own classes, before any loader runs. The reference
             builds the same classes: where both break it alike, the release does.
     """
@@ -80,16 +81,18 @@ def clauses() -> Mapping[str, Clause]:
     found = {}
     for stage in STAGES:
         text = files(__package__).joinpath(f"{stage}.toml").read_text("utf-8")
-        for number, entry in enumerate(tomllib.loads(text)["clause"], start=1):
-            clause = _clause_of(stage, number, entry)
+        last = 0
+        for entry in tomllib.loads(text)["clause"]:
+            clause = _clause_of(stage, last, entry)
             found[clause.id] = clause
+            last = int(clause.id.partition("-")[2])
     return found
 
 
 def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
     """The clause that a divergence of `kind` at `where` breaks in a case that cites `cited`."""
     for clause in map(clauses().__getitem__, (*cited, *clauses())):
-        if where in clause.places and kind in clause.kinds:
+        if kind in clause.kinds and any(fnmatchcase(where, glob) for glob in clause.places):
             return clause.id
     for identifier in cited:
         if kind in clauses()[identifier].kinds:
@@ -100,14 +103,19 @@ def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
     return cited[0]
 
 
-def _clause_of(stage: str, number: int, entry: dict[str, object]) -> Clause:
-    """A clause of the specification, from its entry in the stage's TOML file."""
+def _clause_of(stage: str, last: int, entry: dict[str, object]) -> Clause:
+    """A clause of the specification, from its entry in the stage's TOML file after number `last`.
+
+    Numbers rise, and one may be left out: an id is never used again.
+    """
     fields = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
     }
     clause = Clause(**fields)  # type: ignore[arg-type]
-    if clause.id != f"{stage}-{number}" or clause.level not in LEVELS:
+    number = clause.id.partition("-")[2]
+    rises = clause.stage == stage and number.isdecimal() and int(number) > last
+    if not rises or clause.level not in LEVELS:
         raise ValueError(
-            f"{stage}.toml: clause {number} has id {clause.id!r}, level {clause.level!r}"
+            f"{stage}.toml: after {stage}-{last} comes id {clause.id!r}, level {clause.level!r}"
         )
     return clause

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import sys
 import warnings
@@ -17,60 +16,20 @@ from unittest.mock import patch
 
 import numpy
 import torch
-from torch import nn
 
 from conformance.results.fingerprint import fingerprint
 from conformance.world.hostile_filesystem import disk_full, unprivileged
+from conformance.world.snapshot import CODE, Snapshot
 
-# The member of torch that changes with the default dtype.
-FOLLOWER = "Storage"
-
-# The package as which transformers imports the code of checkpoints.
-CODE = "transformers_modules"
-
-
-class Library:
-    """The functions and switches of torch and transformers, as they are on construction.
-
-    Loaders replace some of them while they work; one that is not restored changes every later
-    model. The environment variables are noted with them.
-    """
-
-    def __init__(self) -> None:
-        self._kept = [(owner, dict(vars(owner))) for owner in _owners()]
-        self._variables = dict(os.environ)
-
-    def variables(self) -> list[str]:
-        """The names of the environment variables that changed; their values may be secret."""
-        names = {*self._variables, *os.environ}
-        return sorted(n for n in names if self._variables.get(n) != os.environ.get(n))
-
-    def replaced(self) -> list[str]:
-        """The names of the functions and switches that were replaced."""
-        return sorted(f"{owner.__name__}.{name}" for owner, name, _ in self._changes())
-
-    def put_back(self) -> None:
-        """Undo every replacement."""
-        for owner, name, before in self._changes():
-            setattr(owner, name, before)
-
-    def _changes(self) -> list[tuple[Any, str, Any]]:
-        return [
-            (owner, name, before)
-            for owner, kept in self._kept
-            for name, before in kept.items()
-            if vars(owner).get(name) is not before and name != FOLLOWER
-        ]
+def process_state(snapshot: Snapshot) -> dict[str, Any]:
+    """Facts of the process: some always, all others if they changed since the snapshot."""
+    changes = snapshot.changes()
+    return base_state(snapshot) | {name: after for name, (_, after) in changes.items()}
 
 
-def _owners() -> tuple[Any, ...]:
-    from transformers import modeling_utils
-
-    return torch, torch.nn.init, nn.Module, modeling_utils, modeling_utils.PreTrainedModel
-
-
-def process_state(library: Library) -> dict[str, Any]:
-    """Facts of the process; of library and environment variables, what changed since `library`."""
+def base_state(snapshot: Snapshot) -> dict[str, Any]:
+    """The facts of the process that are always told; of libraries and environment variables, what
+    changed since the snapshot."""
     return {
         "default_dtype": str(torch.get_default_dtype()),
         "default_device": str(torch.get_default_device()),
@@ -79,10 +38,10 @@ def process_state(library: Library) -> dict[str, Any]:
         "rng": fingerprint(torch.get_rng_state()),
         "python_rng": _in_a_word(random.getstate()),
         "numpy_rng": _numpy_generator(),
-        "environment": library.variables(),
+        "environment": snapshot.variables(),
         "warning_filters": _in_a_word(warnings.filters),
         "open_files": _open_files(),
-        "library": library.replaced(),
+        "library": snapshot.replaced(),
         # Of `standard_input.Ended`, which counts.
         "input_reads": getattr(sys.stdin, "reads", 0),
     }
@@ -111,22 +70,20 @@ def _is_file(descriptor: Path) -> bool:
 
 
 @contextmanager
-def put_back(library: Library) -> Iterator[None]:
+def put_back(snapshot: Snapshot) -> Iterator[None]:
     """Afterwards restore what a loader changed: it must not affect the next observation."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    grad, threads, environment = torch.is_grad_enabled(), torch.get_num_threads(), dict(os.environ)
+    grad, threads, filters = torch.is_grad_enabled(), torch.get_num_threads(), warnings.filters[:]
     try:
         yield
     finally:
-        library.put_back()
         if torch.get_default_device() != device:
             torch.set_default_device(None)
+        snapshot.put_back()
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
         torch.set_num_threads(threads)
-        if os.environ != environment:
-            os.environ.clear()
-            os.environ.update(environment)
+        warnings.filters[:] = filters
 
 
 @contextmanager

@@ -31,7 +31,8 @@ from conformance.observe.outputs import PROMPT_LENGTH, example_inputs
 from conformance.observe.tensor_details import observe_details
 from conformance.results.fingerprint import fingerprint
 from conformance.results.records import Observation
-from conformance.world.process import Library, process_state
+from conformance.world.process import base_state
+from conformance.world.snapshot import Snapshot
 
 
 class Tiny(nn.Module):
@@ -421,7 +422,7 @@ DISTURBANCES: dict[str, Callable[[], Any]] = {
 def undisturbed() -> Iterator[None]:
     """Whatever a test's loader does to the process is undone after it."""
     threads, environment, filters = torch.get_num_threads(), dict(os.environ), warnings.filters[:]
-    library = Library()
+    library = Snapshot()
     yield
     library.put_back()
     torch.set_default_device(None)
@@ -448,7 +449,7 @@ def disturbing(fact: str, fails: bool) -> Callable[..., nn.Module]:
 
 
 def test_every_fact_of_the_process_is_disturbed_here() -> None:
-    assert set(process_state(Library())) == set(DISTURBANCES)
+    assert set(base_state(Snapshot())) == set(DISTURBANCES)
 
 
 def test_a_process_left_alone_is_the_same_before_and_after(empty_case: Case) -> None:

@@ -13,7 +13,8 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES
-from conformance.world.process import SURROUNDINGS, Library, process_state, surrounded
+from conformance.world.process import SURROUNDINGS, process_state, surrounded
+from conformance.world.snapshot import Snapshot
 
 # What each makes of a tensor that is made under it.
 MADE = {
@@ -35,7 +36,7 @@ def test_every_surrounding_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", MADE)
 def test_a_surrounding_is_in_force_and_gone_afterwards(name: str) -> None:
-    library = Library()
+    library = Snapshot()
     before = process_state(library)
 
     with surrounded((name,)):
@@ -46,13 +47,13 @@ def test_a_surrounding_is_in_force_and_gone_afterwards(name: str) -> None:
 
 
 def test_a_surrounding_is_gone_after_an_error_too() -> None:
-    before = process_state(Library())
+    before = process_state(Snapshot())
 
     for name in SURROUNDINGS:
         with pytest.raises(KeyError), surrounded((name,)):
             raise KeyError
 
-    assert process_state(Library()) == before
+    assert process_state(Snapshot()) == before
 
 
 def test_code_of_a_checkpoint_is_copied_to_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -81,12 +82,12 @@ def test_a_case_names_surroundings_that_there_are(case: Case) -> None:
 
 
 def test_a_replaced_function_is_named_and_put_back() -> None:
-    library = Library()
+    library = Snapshot()
     originals = nn.Module.register_buffer, torch.linspace
 
     nn.Module.register_buffer = lambda *given: None  # type: ignore[method-assign, assignment]
     torch.linspace = torch.arange
-    assert library.replaced() == ["Module.register_buffer", "torch.linspace"]
+    assert library.replaced() == ["torch.linspace", "torch.nn.modules.module.Module.register_buffer"]
 
     library.put_back()
     assert (nn.Module.register_buffer, torch.linspace) == originals
@@ -95,18 +96,18 @@ def test_a_replaced_function_is_named_and_put_back() -> None:
 
 def test_a_changed_variable_is_named_and_its_value_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TO_BE_GONE", "1")
-    library = Library()
+    library = Snapshot()
 
     monkeypatch.delenv("TO_BE_GONE")
     monkeypatch.setenv("A_SECRET", "hunter2")
 
     assert library.variables() == ["A_SECRET", "TO_BE_GONE"]
     assert process_state(library)["environment"] == ["A_SECRET", "TO_BE_GONE"]
-    assert Library().variables() == []
+    assert Snapshot().variables() == []
 
 
 def test_the_default_dtype_is_no_replaced_function() -> None:
-    library = Library()
+    library = Snapshot()
 
     with surrounded(("default-dtype-bfloat16",)):
         assert library.replaced() == []

@@ -171,7 +171,7 @@ def test_a_loader_that_lends_a_function_of_torch_is_found_out(threads_case: Case
 
     found = observe(threads_case, lending).observation
 
-    assert found.state["after"]["library"] == ["Module.register_parameter"]
+    assert found.state["after"]["library"] == ["torch.nn.modules.module.Module.register_parameter"]
     broken = [d for d in objections(threads_case, found) if d.clause == "STA-3"]
     assert [(d.kind, d.where) for d in broken] == [("values", "thread 2 of 8")]
     assert found.tensors["lm_head.weight"]["device"] == "meta"
