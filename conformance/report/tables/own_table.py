@@ -228,12 +228,6 @@ def own_rows(changes: Sequence[Change]) -> Iterator[tuple[str, str, str, str, st
             note = f"; {folded} containers and class names differ" if folded else ""
             told_of = f"{UNCHANGED} in {len(alike)} ways of loading{note}"
             yield plain(checkpoint), "", told_of, "", ""
-                plain(checkpoint),
-                "",
-                f"{UNCHANGED} in {len(alike)} ways of loading{note}",
-                "",
-                "",
-            )
 
 
 def _more(count: int) -> str:
