@@ -160,6 +160,10 @@ class Case:
         threads: how many such loads run at once.
         copied: whether the load gets a copy of the checkpoint, which its class changes.
         device: what it needs, `cpu` or `cuda`; where it loads to is for its options to say.
+        rewritten: how the weight files of `folder` are written anew, in a copy of it; "" as is.
+        saved: whether the model is saved, and the load that is observed is that of what was saved.
+        unfit: why the checkpoint cannot be judged, whatever loads it; "" if it may be.
+        optional: whether a release whose `model` does not know the config has no such case.
     """
 
     id: str
@@ -179,9 +183,17 @@ class Case:
     copied: bool = False
     device: str = "cpu"
     new_tokens: int = 6
+    rewritten: str = ""
+    saved: bool = False
+    unfit: str = ""
+    optional: bool = False
 
     def source(self) -> Path:
         """The checkpoint's folder, written on the first call."""
+        if self.folder is not None and self.rewritten:
+            from conformance_fixtures.rewritten import rewritten
+
+            return rewritten(self.folder, self.rewritten)
         if self.folder is not None:
             return self.folder
         from conformance_fixtures.write import materialise

@@ -90,7 +90,17 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
 
     def load() -> Any:
         assert served is not None
-        return loader(model_class, served.source, **options)
+        result = loader(model_class, served.source, **options)
+        if not case.saved:
+            return result
+        with tempfile.TemporaryDirectory(prefix="conformance-saved-") as saved:
+            model_of(result).save_pretrained(saved)  # type: ignore[operator]
+            again = None if model_class is None else type(model_of(result))
+            result = loader(again, saved, **options)
+            config: Any = getattr(model_of(result), "config", None)
+            if hasattr(config, "_name_or_path"):  # else the name of the temporary folder
+                config._name_or_path = served.source
+            return result
 
     def run() -> Any:
         nonlocal served, threads
@@ -160,10 +170,22 @@ def _described(case: Case, source: Path, result: Any, seen: Observation) -> Obse
         mappings=len(mapped(source)) if "MEM-2" in case.clauses else None,
         modules=observe_modules(model),
         info=info,
-        config=observe_config(model),
+        config=_without_path(observe_config(model), source)
+        if case.folder
+        else observe_config(model),
         generation_config=observe_generation_config(model),
         device_map=observe_device_map(model),
     )
+
+
+def _without_path(config: Any, source: Path) -> Any:
+    """A user's config without the path of the checkpoint, which may be a copy of it."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        name: "(the checkpoint)" if value == str(source) else value
+        for name, value in config.items()
+    }
 
 
 def _with_outputs(case: Case, model: Any, seen: Observation, measured: bool) -> Observation:

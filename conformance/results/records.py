@@ -79,7 +79,9 @@ class Divergence:
 
     `clause` is the clause it breaks, `detail` the numbers that explain it, once known; `impact`
     what it does to its user, `deviation` the id of the known deviation that accounts for it; both
-    are empty until the result is classified.
+    are empty until the result is classified. `right` says, of a change, which of the two releases
+    keeps to the specification there: "first", "second", "both", "neither"; empty where that is not
+    known.
     """
 
     kind: str
@@ -90,6 +92,7 @@ class Divergence:
     detail: str = ""
     impact: str = ""
     deviation: str = ""
+    right: str = ""
 
 
 @dataclass(frozen=True)
