@@ -9,54 +9,27 @@ from __future__ import annotations
 
 import copy
 import gc
-import hashlib
 import json
 import pickle
 import tempfile
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from conformance.cases.case import Case
+from conformance.observe import held_memory
 from conformance.observe.baseline import PLACING
-from conformance.observe.facts import model_of, observe_tensors
+from conformance.observe.experiment import Pairs, Usage, copy_of, facts_of, paired, tensors_of
+from conformance.observe.facts import observe_tensors
 from conformance.observe.model_parts import attributes, config_owners, hooks, names_in_order
 from conformance.results.fingerprint import fingerprints
-from conformance.world.mapped_files import mapped
-
-# Place to two facts, which are equal where the clause is kept.
-Pairs = dict[str, tuple[Any, Any]]
 
 # Fields of a config that say where and by what a model was saved.
 OF_THE_SAVE = ("_name_or_path", "transformers_version", "_attn_implementation_autoset")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What an experiment can use.
-
-    Attributes:
-        case: what is loaded.
-        source: the folder of the checkpoint.
-        again: loads the case once more, from this folder or another, perhaps with other options;
-            returns what the loader returns.
-    """
-
-    case: Case
-    source: Path
-    again: Callable[..., Any]
-
-    def model(self, folder: Path | None = None, **options: Any) -> Any:
-        """A model that nothing else has."""
-        return model_of(self.again(folder or self.source, **options))
 
 
 def observe_usage(case: Case, source: Path, again: Callable[..., Any]) -> dict[str, Pairs]:
@@ -96,7 +69,7 @@ def untouched(usage: Usage) -> Pairs:
 def one_step(usage: Usage) -> Pairs:
     """A step of an optimiser moves each trainable parameter once, and nothing else."""
     model = usage.model()
-    tensors = _tensors(model)
+    tensors = tensors_of(model)
     # What the step must make of each; a tied parameter is moved once, whatever its names.
     moved = {id(p) for p in model.parameters() if p.requires_grad}
     with torch.no_grad():
@@ -105,7 +78,7 @@ def one_step(usage: Usage) -> Pairs:
         if parameter.requires_grad:
             parameter.grad = torch.ones_like(parameter)
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5).step()
-    return _pairs(fingerprints(wanted), fingerprints(_tensors(model)))
+    return paired(fingerprints(wanted), fingerprints(tensors_of(model)))
 
 
 def saved_and_loaded(usage: Usage) -> Pairs:
@@ -121,7 +94,7 @@ def saved_and_loaded(usage: Usage) -> Pairs:
         held = {before[name]["storage"] for name in stored if name in before}
         states = {name for name in model.state_dict() if before[name]["storage"] not in held}
         loaded = usage.model(Path(folder), **_as_saved(model))
-        pairs = _pairs(_flat(before), _flat(observe_tensors(loaded)))
+        pairs = paired(facts_of(before), facts_of(observe_tensors(loaded)))
     pairs["(not in the file)"] = ([], sorted(states))
     for name, digest in stored.items():
         pairs[f"{name} in the file"] = (before.get(name, {}).get("fingerprint", "absent"), digest)
@@ -141,7 +114,7 @@ def _config_pairs(left: Any, right: Any) -> Pairs:
     pairs: Pairs = {}
     for told, each in (("config", "config"), ("generation config", "generation_config")):
         before, after = (_fields_of(getattr(model, each, None)) for model in (left, right))
-        pairs |= {f"{told}: {name}": pair for name, pair in _pairs(before, after).items()}
+        pairs |= {f"{told}: {name}": pair for name, pair in paired(before, after).items()}
     return pairs
 
 
@@ -164,18 +137,20 @@ def _stored(folder: Path) -> dict[str, str]:
 def saved_over_its_source(usage: Usage) -> Pairs:
     """The model is saved into the folder that it was loaded from; it may be a view of its files."""
     with tempfile.TemporaryDirectory(prefix="conformance-source-") as place:
-        folder = _copy_of(usage.source, Path(place))
+        folder = copy_of(usage.source, Path(place))
         model = usage.model(folder)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(1)
         before = observe_tensors(model)
         model.save_pretrained(folder)
-        after = _flat(observe_tensors(model))
+        after = facts_of(observe_tensors(model))
         loaded = usage.model(folder, **_as_saved(model))
-        again = _flat(observe_tensors(loaded))
-    pairs = _pairs(_flat(before), after)
-    return pairs | {f"{name}, loaded": pair for name, pair in _pairs(_flat(before), again).items()}
+        again = facts_of(observe_tensors(loaded))
+    pairs = paired(facts_of(before), after)
+    return pairs | {
+        f"{name}, loaded": pair for name, pair in paired(facts_of(before), again).items()
+    }
 
 
 def resized(usage: Usage) -> Pairs:
@@ -185,15 +160,15 @@ def resized(usage: Usage) -> Pairs:
     layers = _embeddings(model)
     before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     tied = len({id(layer.weight) for layer in layers.values()})
-    kept = _flat(observe_tensors(model))
+    kept = facts_of(observe_tensors(model))
     trained = {name: layer.weight.requires_grad for name, layer in layers.items()}
     own = {id(layer.weight) for layer in layers.values()}
-    others = {n for n, t in _tensors(model).items() if id(t) not in own}
+    others = {n for n, t in tensors_of(model).items() if id(t) not in own}
     model.resize_token_embeddings(width + 8)
     layers = _embeddings(model)
     after = {name: layer.weight.detach()[:width] for name, layer in layers.items()}
-    pairs = _pairs(fingerprints(before), fingerprints(after))
-    now = _flat(observe_tensors(model))
+    pairs = paired(fingerprints(before), fingerprints(after))
+    now = facts_of(observe_tensors(model))
     pairs |= {name: (kept[name], now.get(name, "absent")) for name in others}
     pairs["tied"] = (tied, len({id(layer.weight) for layer in layers.values()}))
     pairs["vocab_size"] = (width + 8, model.config.get_text_config().vocab_size)
@@ -221,23 +196,23 @@ def pickled(usage: Usage) -> Pairs:
     model = usage.model()
     text = pickle.dumps(model)
     pairs = _twins(model, pickle.loads(text))
-    storages = {t.untyped_storage().data_ptr(): t.nbytes for t in _tensors(model).values()}
+    storages = {t.untyped_storage().data_ptr(): t.nbytes for t in tensors_of(model).values()}
     size = sum(storages.values())
-    pairs["(size)"] = (True, len(text) <= size + 65_536 + 2_048 * len(_tensors(model)))
+    pairs["(size)"] = (True, len(text) <= size + 65_536 + 2_048 * len(tensors_of(model)))
     return pairs
 
 
 def _twins(model: Any, other: Any) -> Pairs:
     """Two models are equal, and what is done to the second does not change the first."""
-    before = _flat(observe_tensors(model))
-    pairs = _pairs(before, _flat(observe_tensors(other))) | _config_pairs(model, other)
+    before = facts_of(observe_tensors(model))
+    pairs = paired(before, facts_of(observe_tensors(other))) | _config_pairs(model, other)
     pairs["(class)"] = (type(model).__name__, type(other).__name__)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1)
         for buffer in other.buffers():
             buffer.zero_()
-    after = _flat(observe_tensors(model))
+    after = facts_of(observe_tensors(model))
     shared = [name for name in before if before[name] != after[name]]
     pairs["(shared)"] = ([], shared)
     pairs["(config shared)"] = (False, model.config is other.config)
@@ -268,19 +243,19 @@ def config_objects(usage: Usage) -> Pairs:
     """The modules that share one config object are those that share it in the constructor's model,
     and no two modules have the same generation config."""
     model = usage.model()
-    return _pairs(config_owners(_constructed(model)), config_owners(model))
+    return paired(config_owners(_constructed(model)), config_owners(model))
 
 
 def no_hooks(usage: Usage) -> Pairs:
     """Modules and parameters have the hooks of the constructor's model, and no others."""
     model = usage.model()
-    return _pairs(hooks(_constructed(model)), hooks(model))
+    return paired(hooks(_constructed(model)), hooks(model))
 
 
 def own_attributes(usage: Usage) -> Pairs:
     """Every module has the plain attributes that its constructor sets."""
     model = usage.model()
-    return _pairs(attributes(_constructed(model)), attributes(model))
+    return paired(attributes(_constructed(model)), attributes(model))
 
 
 def checkpointing_off(usage: Usage) -> Pairs:
@@ -310,7 +285,7 @@ def cast_afterwards(usage: Usage) -> Pairs:
     pairs: Pairs = {}
     for dtype in (torch.float64, torch.bfloat16):
         model = usage.model()
-        tensors = _tensors(model)
+        tensors = tensors_of(model)
         ties = {name: facts["storage"] for name, facts in observe_tensors(model).items()}
         wanted = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
         # The buffers of a rotary embedding stay what they are in releases that protect them.
@@ -323,113 +298,10 @@ def cast_afterwards(usage: Usage) -> Pairs:
     return pairs
 
 
-def gone(usage: Usage) -> Pairs:
-    """Nothing is left of a model that nobody has a reference to: object, storages, mappings."""
-    before = len(mapped(usage.source))
-    result = usage.again(usage.source)
-    model = model_of(result)
-    object_of = weakref.ref(model)
-    storages = {
-        name: StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-        for name, tensor in _tensors(model).items()
-        if not tensor.is_meta
-    }
-    del result, model
-    gc.collect()
-    pairs: Pairs = {}
-    for name, storage in storages.items():
-        expired: bool = storage.expired()  # type: ignore[no-untyped-call]
-        pairs[name] = ("released", _told(expired))
-    pairs["(model)"] = ("released", _told(object_of() is None))
-    pairs["(mapped files)"] = (before, len(mapped(usage.source)))
-    return pairs
-
-
-def _told(released: bool) -> str:
-    """A fact in a word."""
-    return "released" if released else "held"
-
-
-def files_unwritten(usage: Usage) -> Pairs:
-    """Writing to every tensor of the model changes no file of the checkpoint."""
-    with tempfile.TemporaryDirectory(prefix="conformance-source-") as place:
-        folder = _copy_of(usage.source, Path(place))
-        before = _bytes_of(folder)
-        model = usage.model(folder)
-        with torch.no_grad():
-            for tensor in _tensors(model).values():
-                if not tensor.is_meta:
-                    tensor.zero_()
-        return _pairs(before, _bytes_of(folder))
-
-
-def files_replaced(usage: Usage) -> Pairs:
-    """The model stays as it is when its files are replaced by others of the same names."""
-    with tempfile.TemporaryDirectory(prefix="conformance-source-") as place:
-        folder = _copy_of(usage.source, Path(place))
-        model = usage.model(folder)
-        before = _flat(observe_tensors(model))
-        for path in folder.iterdir():
-            other = path.with_name("other")
-            other.write_bytes(b"\xff" * path.stat().st_size)
-            other.replace(path)
-        return _pairs(before, _flat(observe_tensors(model)))
-
-
-def files_truncated(usage: Usage) -> Pairs:
-    """The model stays as it is when its files are cut to nothing.
-
-    A view of a file that is cut ends the process, so the files are cut only if none is mapped.
-    """
-    with tempfile.TemporaryDirectory(prefix="conformance-source-") as place:
-        folder = _copy_of(usage.source, Path(place))
-        model = usage.model(folder)
-        before = _flat(observe_tensors(model))
-        if spans := mapped(folder):
-            return {"(mapped files)": (0, len(spans))}
-        for path in folder.iterdir():
-            path.write_bytes(b"")
-        return _pairs(before, _flat(observe_tensors(model)))
-
-
-def _copy_of(source: Path, place: Path) -> Path:
-    """A copy of the checkpoint that may be written to."""
-    folder = place / "checkpoint"
-    folder.mkdir()
-    for path in source.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    return folder
-
-
-def _bytes_of(folder: Path) -> dict[str, str]:
-    """Name to a digest of the content of every file of a checkpoint."""
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-
-
 def _constructed(model: Any) -> Any:
     """A model of the same class and config that its constructor makes; draws no random number."""
     with torch.random.fork_rng(devices=[]):
         return type(model)(copy.deepcopy(model.config))
-
-
-def _flat(tensors: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Name to the facts of a tensor that a copy of the model must share, as one text."""
-    facts = ("kind", "persistent", "dtype", "shape", "requires_grad", "storage", "fingerprint")
-    return {name: " ".join(str(each[fact]) for fact in facts) for name, each in tensors.items()}
-
-
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer, by each of its names."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
-
-
-def _pairs(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> Pairs:
-    """Two mappings, name by name."""
-    names: Iterable[str] = [*expected, *(name for name in actual if name not in expected)]
-    return {name: (expected.get(name, "absent"), actual.get(name, "absent")) for name in names}
 
 
 EXPERIMENTS: dict[str, Callable[[Usage], Pairs]] = {
@@ -449,8 +321,8 @@ EXPERIMENTS: dict[str, Callable[[Usage], Pairs]] = {
     "USE-16": modes,
     "USE-17": cast_afterwards,
     "USE-18": saved_and_loaded,
-    "MEM-4": gone,
-    "MEM-5": files_unwritten,
-    "MEM-6": files_replaced,
-    "MEM-7": files_truncated,
+    "MEM-4": held_memory.gone,
+    "MEM-5": held_memory.files_unwritten,
+    "MEM-6": held_memory.files_replaced,
+    "MEM-7": held_memory.files_truncated,
 }
