@@ -24,10 +24,11 @@ from conformance.cases import (
     sta,
     tie,
     token_cases,
+    use,
 )
 from conformance.cases.case import VALID, Case
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
+STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
 

@@ -24,13 +24,14 @@ from conformance.mutants import (
     res,
     sta,
     tie,
+    use,
 )
 from conformance.mutants.planting import Mutant
 from conformance.observe.loaders import Loader, stock
 
 __all__ = ["MUTANTS", "Mutant", "honest"]
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
+STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use)
 
 MUTANTS: dict[str, Mutant] = {
     found.name: found
