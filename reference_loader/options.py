@@ -162,7 +162,7 @@ class Options:
         }
         for name, value in options.items():
             _refuse_wrong_type(name, value)
-        rest = given.keys() - options.keys() - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
+        rest = given.keys() - cls.names() - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
         asked, older = given.get("dtype"), given.get("torch_dtype")
         if older is not None and (asked is None or asked is AUTO):
             options["dtype"] = older
