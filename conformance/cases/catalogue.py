@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from conformance.cases import (
     cfg,
+    combo,
     dty,
     fmt,
     gpu,
@@ -27,7 +28,7 @@ from conformance.cases import (
 )
 from conformance.cases.case import VALID, Case
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
+STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, combo)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
 
