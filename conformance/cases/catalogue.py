@@ -22,13 +22,14 @@ from conformance.cases import (
     out,
     plc,
     res,
+    shapes,
     sta,
     tie,
     token_cases,
 )
 from conformance.cases.case import VALID, Case
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, combo)
+STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, combo, shapes)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
 

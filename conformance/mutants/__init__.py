@@ -24,6 +24,7 @@ from conformance.mutants import (
     pairs,
     plc,
     res,
+    sizes,
     sta,
     tie,
 )
@@ -32,7 +33,7 @@ from conformance.observe.loaders import Loader, stock
 
 __all__ = ["MUTANTS", "Mutant", "honest"]
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, pairs)
+STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, pairs, sizes)
 
 
 def planted_in(stage: ModuleType) -> list[Mutant]:

@@ -20,7 +20,7 @@ from conformance_fixtures.recipes import RECIPES
 from conformance_fixtures.write import materialise
 
 # Cases of all stages at once.
-OF_NO_STAGE = {"COMBO"}
+OF_NO_STAGE = {"COMBO", "SHAPE"}
 
 
 def test_ids_are_unique_and_readable() -> None:
