@@ -26,10 +26,14 @@ from conformance.cases import (
     sta,
     tie,
     token_cases,
+    use,
 )
 from conformance.cases.case import VALID, Case
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, combo, shapes)
+STAGES = (
+    *(res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(combo, shapes),
+)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
 

@@ -1,4 +1,4 @@
-"""Cases of shapes, sizes and counts that no other fixture has: as stored, cast, sharded, on disk."""
+"""Cases of shapes, sizes and counts that no other fixture has: stored, cast, sharded, on disk."""
 
 from __future__ import annotations
 

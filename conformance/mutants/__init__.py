@@ -27,13 +27,17 @@ from conformance.mutants import (
     sizes,
     sta,
     tie,
+    use,
 )
 from conformance.mutants.planting import Mutant
 from conformance.observe.loaders import Loader, stock
 
 __all__ = ["MUTANTS", "Mutant", "honest"]
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, pairs, sizes)
+STAGES = (
+    *(res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(pairs, sizes),
+)
 
 
 def planted_in(stage: ModuleType) -> list[Mutant]:

@@ -37,10 +37,12 @@ from conformance.observe.facts import (
     unchanged,
 )
 from conformance.observe.float64 import accuracy
+from conformance.observe.gradients import observe_gradients
 from conformance.observe.keywords import keywords, options_text
 from conformance.observe.loaders import Loader
 from conformance.observe.outputs import observe_logits, observe_outputs
 from conformance.observe.tensor_details import observe_details
+from conformance.observe.usage import observe_usage
 from conformance.results.records import Observation
 from conformance.world.hub_world import Served, sourced
 from conformance.world.mapped_files import mapped, watched
@@ -121,7 +123,8 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
         seen = _described(case, source, result, seen)
         if passed_config is not None:
             seen = replace(seen, config={**seen.config, PASSED: unchanged(*passed_config)})
-        return Loaded(_with_outputs(case, model, seen, measured), model)
+        seen = _with_outputs(case, model, seen, measured)
+        return Loaded(_with_usage(case, source, loader, seen), model)
 
 
 def _facts_of(result: Any) -> dict[str, Any]:
@@ -186,6 +189,29 @@ def _with_outputs(case: Case, model: Any, seen: Observation, measured: bool) -> 
         outputs=observe_outputs(model, case.greedy, case.new_tokens),
         logits=observe_logits(model) if "OUT-2" in case.clauses else None,
         accuracy=accuracy(model) if measured else None,
+    )
+
+
+def _with_usage(case: Case, source: Path, loader: Loader, seen: Observation) -> Observation:
+    """What can be done with the model. Each use has a model that is loaded for it: what it does to
+    that model shows nowhere else."""
+
+    def again(folder: Path, without: tuple[str, ...] = (), **changed: Any) -> Any:
+        model_class = changed.pop("model_class", None) or case.model_class()
+        options = keywords(case, folder, model_class)[0]
+        kept = {name: value for name, value in options.items() if name not in without}
+        given = str(folder) if "state_dict" in without else case.given_source(folder)
+        torch.manual_seed(SEED)
+        with poisoned_memory():
+            return loader(model_class, given, **(kept | changed))
+
+    gradients = {"USE-1", "USE-2"} & set(case.clauses)
+    return replace(
+        seen,
+        usage=observe_usage(case, source, again),
+        gradients=observe_gradients(model_of(again(source)), "USE-2" in gradients)
+        if gradients
+        else {},
     )
 
 

@@ -37,6 +37,7 @@ STAGES = {
     "STA": "Process state",
     "MEM": "Memory",
     "OUT": "Outputs",
+    "USE": "Use of the loaded model",
 }
 
 

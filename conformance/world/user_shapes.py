@@ -20,6 +20,10 @@ WIDE = (601, 1013)
 class EveryShape(nn.Module):
     """Convolutions, counters, a tensor of each number of dimensions, one large and one empty."""
 
+    flags: torch.Tensor
+    levels: torch.Tensor
+    steps: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1d = nn.Conv1d(4, 6, 3)
@@ -50,7 +54,8 @@ class EveryShape(nn.Module):
             self.levels.to(dtype),
         )
         total = sum((part.sum() for part in parts), self.nothing.sum())
-        result: torch.Tensor = (self.gain * total + self.steps.to(dtype) % 7).to(like.dtype)
+        counted = torch.remainder(self.steps, 7).to(dtype)
+        result: torch.Tensor = (self.gain * total + counted).to(like.dtype)
         return result
 
 
