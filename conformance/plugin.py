@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--conformance-case", action="append", default=[], metavar="GLOB")
     group.addoption("--conformance-clause", action="append", default=[], metavar="ID")
     group.addoption("--conformance-checkpoint", action="append", default=[], metavar="DIR")
+    group.addoption("--conformance-model-class", default="", metavar="MODULE:ATTR")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,7 +55,8 @@ class Cases(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """The cases that pytest's options select, as items."""
 
-        from conformance.cases.catalogue import CASES, own_cases, select
+        from conformance.cases.catalogue import CASES, select
+        from conformance.cases.own import Own, own_cases
         from conformance.observe.loaders import UnknownLoader, find
         from conformance.spec import clauses
         from conformance_fixtures.tokens import BadToken
@@ -67,8 +69,8 @@ class Cases(pytest.File):
             find(option("--conformance-loader"))
         except UnknownLoader as error:
             raise pytest.UsageError(str(error)) from error
-        folders = [Path(folder) for folder in option("--conformance-checkpoint")]
-        offered = own_cases(*folders) or list(CASES)
+        folders = tuple(Path(folder) for folder in option("--conformance-checkpoint"))
+        offered = own_cases(Own(folders, option("--conformance-model-class"))) or list(CASES)
         try:
             chosen = select(offered, option("--conformance-case"), option("--conformance-clause"))
         except BadToken as error:

@@ -1,14 +1,14 @@
-"""The catalogue of cases: every table, the selection from it, and cases on a user's checkpoint."""
+"""The catalogue of cases: every table, and the selection from it."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from conformance.cases import (
     cfg,
+    combo,
     dty,
     fmt,
     gpu,
@@ -22,13 +22,18 @@ from conformance.cases import (
     out,
     plc,
     res,
+    shapes,
     sta,
     tie,
     token_cases,
+    use,
 )
-from conformance.cases.case import VALID, Case, Torch
+from conformance.cases.case import VALID, Case
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
+STAGES = (
+    *(res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(combo, shapes),
+)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
 
@@ -79,53 +84,4 @@ def select(cases: Iterable[Case], patterns: Iterable[str], clauses: Iterable[str
         for case in (*cases, *own)
         if (not patterns or any(fnmatch.fnmatchcase(case.id, glob) for glob in patterns))
         and (not wanted or wanted & set(case.clauses))
-    ]
-
-
-def own_cases(*folders: Path, trusted: bool = False) -> list[Case]:
-    """Every case that applies to a user's checkpoints, each named after its folder.
-
-    Args:
-        folders: the checkpoints.
-        trusted: whether their code may run.
-    """
-    names = [_name(folder.resolve()) for folder in folders]
-    numbered = [
-        f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name
-        for i, name in enumerate(names)
-    ]
-    cases = [case for pair in zip(folders, numbered, strict=True) for case in _own_cases(*pair)]
-    trust = {"trust_remote_code": True} if trusted else {}
-    return [replace(case, options={**case.options, **trust}) for case in cases]
-
-
-def _name(folder: Path) -> str:
-    """The folder's, or the repository's that the folder is a snapshot of in the Hub's cache."""
-    repository = folder.parents[1].name if folder.parent.name == "snapshots" else ""
-    return repository.rpartition("--")[2] or folder.name
-
-
-def _own_cases(folder: Path, name: str) -> list[Case]:
-    classes = {
-        "as-saved": "",
-        "base": "transformers:AutoModel",
-        "other-head": "transformers:AutoModelForSequenceClassification",
-    }
-    clauses = ("MAP-1", "DTY-1", "INF-1", "INF-2", "INF-3", "OUT-1", "OUT-3", "CFG-8")
-    return [
-        *(
-            Case(f"own/{name}/{form}", clauses, "", model=model, folder=folder, greedy=True)
-            for form, model in classes.items()
-        ),
-        *(
-            Case(
-                f"own/{name}/{dtype}",
-                ("DTY-3", "DTY-7", "OUT-1"),
-                "",
-                model="",
-                folder=folder,
-                options={"dtype": Torch(dtype)},
-            )
-            for dtype in ("bfloat16", "float16")
-        ),
     ]

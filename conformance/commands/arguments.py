@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from conformance.cases.case import Case
-from conformance.cases.catalogue import catalogue, on, own_cases, select
+from conformance.cases.catalogue import catalogue, on, select
+from conformance.cases.own import NO_CHECKPOINT, Own, own_cases
 from conformance.releases.prober import LOAD_SECONDS, TargetUnusable
 from conformance.releases.targets import BadTarget, TargetNotMade
 from conformance.spec import clauses
@@ -87,6 +89,40 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_unjudged(parser: argparse.ArgumentParser) -> None:
+    """The argument `--allow-unjudged`, which the commands that judge checkpoints take."""
+    parser.add_argument(
+        "--allow-unjudged",
+        action="store_true",
+        help="do not end with exit code 2 for what was not judged",
+    )
+
+
+def add_model_class(parser: argparse.ArgumentParser) -> None:
+    """The argument `--model-class`, which the commands that load a checkpoint take."""
+    parser.add_argument(
+        "--model-class",
+        "--model",
+        dest="model_class",
+        metavar="MODULE:ATTR",
+        default="",
+        help="the model class to load into, also one of your own in the working directory "
+        "(default: the class that config.architectures names)",
+    )
+
+
+def own_of(checkpoints: Sequence[str | Path], model: str = "", *, trusted: bool = False) -> Own:
+    """The user's checkpoints, by the arguments of a command.
+
+    Raises:
+        UsageError: there is no such model class.
+        LoadError: a checkpoint does not exist.
+    """
+    model_class(model)
+    folders = [open_folder(each, subfolder="", options=Options()) for each in checkpoints]
+    return Own(tuple(folders), model, trusted, str(Path.cwd()) if model else "")
+
+
 def refuse_code(folder: Path, trusted: bool, model: type | None = None) -> None:
     """Refuse a checkpoint that needs its own code, before anything is loaded; else do nothing.
 
@@ -104,24 +140,15 @@ def refuse_code(folder: Path, trusted: bool, model: type | None = None) -> None:
 
 
 def selected(
-    checkpoints: Sequence[str | Path],
-    patterns: Sequence[str],
-    identifiers: Sequence[str],
-    device: str = "cpu",
-    *,
-    trusted: bool = False,
+    own: Own, patterns: Sequence[str], identifiers: Sequence[str], device: str = "cpu"
 ) -> list[Case]:
     """The cases of the checkpoints, or of the fixtures, that `--case` and `--clause` select.
 
     Raises:
         UsageError: a clause does not exist, or no case is left.
-        LoadError: a checkpoint does not exist.
     """
     known_clauses(identifiers)
-    folders = [open_folder(each, subfolder="", options=Options()) for each in checkpoints]
-    offered = [on(device, case) for case in own_cases(*folders, trusted=trusted)] or list(
-        catalogue(device)
-    )
+    offered = [on(device, case) for case in own_cases(own)] or list(catalogue(device))
     try:
         cases = select(offered, patterns, identifiers)
     except BadToken as error:
@@ -137,7 +164,7 @@ def one_case(pattern: str) -> Case:
     Raises:
         UsageError: it matches none, or several.
     """
-    cases = selected([], [pattern], [])
+    cases = selected(NO_CHECKPOINT, [pattern], [])
     if len(cases) > 1:
         raise UsageError(f"{pattern} matches {len(cases)} cases; give the id of one")
     return cases[0]
@@ -151,15 +178,19 @@ def known_clauses(identifiers: Sequence[str]) -> None:
 
 
 def model_class(name: str) -> type | None:
-    """The class that `--model MODULE:ATTR` names; None for "".
+    """The class that `--model-class MODULE:ATTR` names; None for "".
+
+    The working directory is searched last, and only for the user who names a class.
 
     Raises:
         UsageError: there is no such class.
     """
+    if name and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         return Case("", (), model=name).model_class()
     except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"--model {name}: {error}") from error
+        raise UsageError(f"--model-class {name}: {error}") from error
 
 
 @contextmanager

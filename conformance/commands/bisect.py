@@ -14,12 +14,17 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from conformance.cases.case import Case
+from conformance.cases.own import NO_CHECKPOINT, Own
 from conformance.commands.arguments import (
     TARGETS,
     HarnessError,
+    add_model_class,
     add_timeout,
+    add_trust,
     known_clauses,
     one_case,
+    own_of,
+    selected,
     target_errors,
 )
 from conformance.judge.changes import Change, Outcome, change
@@ -28,7 +33,7 @@ from conformance.releases.judging import Run, Work, judge_in
 from conformance.releases.prober import LOAD_SECONDS, TargetUnusable, our_packages
 from conformance.releases.published import PACKAGE, NotListed, published
 from conformance.releases.targets import Target, TargetNotMade
-from conformance.report.change_table import news
+from conformance.report.tables.change_table import news
 from conformance.results.records import ERROR, SKIP, Divergence
 
 MOST = 3
@@ -46,20 +51,36 @@ class NothingToFind(RuntimeError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `conformance bisect`."""
-    parser.add_argument("case", metavar="CASE", help="the id of a case, such as tie/different")
+    parser.add_argument(
+        "case",
+        metavar="CASE|CHECKPOINT",
+        help="the id of a case, such as tie/different; or the folder of a checkpoint of yours",
+    )
+    parser.add_argument(
+        "--form",
+        default="as-saved",
+        metavar="FORM",
+        help="how the checkpoint is loaded, as `check CHECKPOINT` names it (default: %(default)s)",
+    )
     parser.add_argument("--good", required=True, metavar="TARGET", help=TARGETS)
     parser.add_argument("--bad", required=True, metavar="TARGET", help="likewise")
     parser.add_argument(
         "--clause", metavar="ID", default="", help="count only divergences from this clause"
     )
+    add_model_class(parser)
+    add_trust(parser)
     add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run `conformance bisect`: search for the release; the exit code."""
     known_clauses([options.clause] if options.clause else [])
-    case = one_case(options.case)
-    asked = Search(case, options.good, options.bad, options.clause, options.timeout)
+    own, case = NO_CHECKPOINT, None
+    if Path(options.case).is_dir():
+        own = own_of([options.case], options.model_class, trusted=options.trust_remote_code)
+        (case,) = selected(own, [f"own/*/{options.form}"], [])
+    case = case or one_case(options.case)
+    asked = Search(case, options.good, options.bad, options.clause, options.timeout, own)
     try:
         with target_errors():
             return bisect(asked)
@@ -76,6 +97,7 @@ class Search:
         good, bad: the words that name the two targets; either may be the newer one.
         clause: the only clause that counts; "" for all that the two keep and break differently.
         seconds: the limit of one load.
+        own: the checkpoint that the case is on; none for a case of the suite.
     """
 
     case: Case
@@ -83,6 +105,7 @@ class Search:
     bad: str
     clause: str = ""
     seconds: float = LOAD_SECONDS
+    own: Own = NO_CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -105,7 +128,7 @@ def bisect(asked: Search, say: Say = _SAY) -> int:
     ends = [targets.parse(name) for name in (asked.good, asked.bad)]
     others = _shared_requirements(*ends)
     with our_packages() as ours:
-        judge = _Judge(asked, Work([asked.case], ends, (), ours, asked.seconds), others)
+        judge = _Judge(asked, Work([asked.case], ends, asked.own, ours, asked.seconds), others)
         good, bad = (judge.end(end) for end in ends)
         telling = tell_apart(good.outcome, bad.outcome, asked.clause)
         releases = between(good.release, bad.release, _releases_to_bisect())
@@ -303,7 +326,12 @@ def _conclude(asked: Search, left: Sequence[str], judge: _Judge, telling: Tellin
     last, first = judge.known[good], judge.known[bad]
     found = replace(
         telling.news_of(change(last.outcome, first.outcome)),
-        rerun=shlex.join([*COMPARE, last.target.name, first.target.name, "--case", asked.case.id]),
+        rerun=shlex.join(
+            [
+                *(*COMPARE, last.target.name, first.target.name),
+                *(*map(str, asked.own.folders), *asked.own.words(), "--case", asked.case.id),
+            ]
+        ),
     )
     if hidden:
         say(f"first bad release: one of {', '.join([*hidden, bad])}; the others have no verdict")

@@ -12,9 +12,13 @@ from conformance.cases.catalogue import IDS
 from conformance.commands.arguments import (
     HarnessError,
     UsageError,
+    add_model_class,
     add_report,
     add_selection,
     add_trust,
+    add_unjudged,
+    model_class,
+    own_of,
     refuse_code,
     selected,
 )
@@ -25,7 +29,7 @@ from conformance.report.console import progress, show, summary
 from conformance.report.markdown import comment
 from conformance.report.renderings import render
 from conformance.results.impacts import IMPACTS, gravest
-from conformance.results.records import ERROR, Result, exit_code
+from conformance.results.records import ERROR, SKIP, Result, exit_code
 from conformance.results.runs import now, recording, run_folder
 from conformance.world.gpus import absent
 
@@ -45,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to judge: a callable f(cls, path, **kwargs); cls may be None (default: stock)",
     )
     add_selection(parser)
+    add_model_class(parser)
     add_trust(parser)
     parser.add_argument(
         "--device",
@@ -61,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="show and record only results of this impact, and those without a verdict; the exit "
         f"code is theirs; repeatable. One of {', '.join(IMPACTS)}",
     )
+    add_unjudged(parser)
     add_report(parser)
 
 
@@ -69,12 +75,11 @@ def run(options: argparse.Namespace) -> int:
     if reason := absent(options.device):
         raise HarnessError(f"--device {options.device}: {reason}")
     trusted: bool = options.trust_remote_code
-    cases = selected(
-        options.checkpoints, options.case, options.clause, options.device, trusted=trusted
-    )
-    for folder in {case.folder for case in cases if case.folder is not None}:
-        refuse_code(folder, trusted)
-    show_as = Shown(options.format == "markdown", tuple(options.impact))
+    own = own_of(options.checkpoints, options.model_class, trusted=trusted)
+    cases = selected(own, options.case, options.clause, options.device)
+    for folder in own.folders:
+        refuse_code(folder, trusted, model_class(own.model))
+    show_as = Shown(options.format == "markdown", tuple(options.impact), options.allow_unjudged)
     try:
         return check(cases, options.loader, options.out, show_as, options.device)
     except UnknownLoader as error:
@@ -88,13 +93,20 @@ class Shown:
     Attributes:
         markdown: a comment for a pull request instead of tables.
         impacts: show and record only results of these; empty for all.
+        allow_unjudged: whether what was not judged is left out of the exit code.
     """
 
     markdown: bool = False
     impacts: tuple[str, ...] = ()
+    allow_unjudged: bool = False
 
     def has(self, result: Result) -> bool:
-        """Whether `check` shows the result; what has no verdict always is."""
+        """Whether `check` shows the result; what has no verdict always is.
+
+        A head that the release does not have for the user's checkpoint is no case of it.
+        """
+        if result.status == SKIP and result.case.startswith("own/"):
+            return False
         return not self.impacts or result.impact in self.impacts or result.status == ERROR
 
 
@@ -121,7 +133,8 @@ def check(
             recorder.result(result)
             results.append(result)
         complaints = [] if shown.impacts else _stale(results, session)
-        code = exit_code(results, complaints)
+        counted = [each for each in results if each.status != ERROR or not shown.allow_unjudged]
+        code = exit_code(counted, complaints)
         recorder.footer(code, now())
     report = render(folder)
     if shown.markdown:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from conformance.cases.case import Case
+from conformance.cases.own import NO_CHECKPOINT, Own
 from conformance.commands.arguments import (
     TARGETS,
     UsageError,
+    add_model_class,
     add_report,
     add_selection,
     add_timeout,
     add_trust,
+    add_unjudged,
+    own_of,
     selected,
     target_errors,
 )
 from conformance.judge.accepted import Accept, BadAcceptFile, accept, idle, read_accepted
-from conformance.judge.changes import Change, changes, exit_code
+from conformance.judge.changes import DEFAULT_FAIL_ON, FAIL_ON, Change, changes, exit_code
 from conformance.releases import targets
 from conformance.releases.judging import Run, Work, judge_in
 from conformance.releases.prober import LOAD_SECONDS, our_packages
 from conformance.releases.targets import Target
-from conformance.report.change_table import show_changes
 from conformance.report.console import Progress, watching
 from conformance.report.markdown import comment
 from conformance.report.renderings import render
+from conformance.report.tables.change_table import show_changes
 from conformance.results.records import Recorder
 from conformance.results.runs import now, recording, run_folder
 
@@ -43,6 +49,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a TOML file of accepted changes, which do not fail the run",
     )
+    parser.add_argument(
+        "--fail-on",
+        type=_words,
+        default=DEFAULT_FAIL_ON,
+        metavar="WORD,WORD",
+        help="what fails the run with exit code 1: regressed, changed, fixed, or an impact of a "
+        "difference in a checkpoint of yours, whichever release is right "
+        f"(default: {','.join(DEFAULT_FAIL_ON)})",
+    )
+    add_unjudged(parser)
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="load each checkpoint in processes of its own, so that peak memory is that load's; "
+        "slower",
+    )
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        default=max(1, min(4, os.cpu_count() or 1)),
+        metavar="N",
+        help="how many targets are judged at the same time (default: %(default)s)",
+    )
+    add_model_class(parser)
     add_trust(parser)
     add_timeout(parser)
     add_report(parser)
@@ -54,16 +85,38 @@ def run(options: argparse.Namespace) -> int:
     named = [word for word in options.words if not Path(word).is_dir()]
     if len(named) < 2:
         raise UsageError(f"compare needs two targets or more, and got {named}; {TARGETS}")
-    cases = selected(checkpoints, options.case, options.clause, trusted=options.trust_remote_code)
-    markdown = options.format == "markdown"
+    own = own_of(checkpoints, options.model_class, trusted=options.trust_remote_code)
+    cases = selected(own, options.case, options.clause)
     asked = Comparison(
-        named, cases, checkpoints, options.out, options.accept, options.timeout, markdown
+        named,
+        cases,
+        own,
+        options.out,
+        options.accept,
+        options.timeout,
+        markdown=options.format == "markdown",
+        fail_on=options.fail_on,
+        allow_unjudged=options.allow_unjudged,
+        measured=options.measure,
+        jobs=options.jobs,
     )
     try:
         with target_errors():
             return compare(asked)
     except BadAcceptFile as error:
         raise UsageError(str(error)) from error
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The words of `--fail-on`.
+
+    Raises:
+        argparse.ArgumentTypeError: one does not exist.
+    """
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if unknown := [word for word in words if word not in FAIL_ON]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(FAIL_ON)}")
+    return words
 
 
 @dataclass(frozen=True)
@@ -73,20 +126,27 @@ class Comparison:
     Attributes:
         targets: the words that name them, two or more.
         cases: what to judge in each.
-        checkpoints: the user's, that the cases come from; empty for the fixtures.
+        own: the user's checkpoints, that the cases come from; none for the fixtures.
         out: the folder of the report; None for one of its own.
         accept: the file of accepted changes; None without one.
         seconds: the limit of one load.
         markdown: whether to print a comment for a pull request instead of tables.
+        fail_on, allow_unjudged: see `changes.exit_code`.
+        measured: see `Work.measured`.
+        jobs: how many targets are judged at the same time.
     """
 
     targets: Sequence[str]
     cases: Sequence[Case]
-    checkpoints: Sequence[Path] = ()
+    own: Own = NO_CHECKPOINT
     out: Path | None = None
     accept: Path | None = None
     seconds: float = LOAD_SECONDS
     markdown: bool = False
+    fail_on: Sequence[str] = DEFAULT_FAIL_ON
+    allow_unjudged: bool = False
+    measured: bool = False
+    jobs: int = 1
 
 
 def compare(asked: Comparison) -> int:
@@ -108,7 +168,7 @@ def compare(asked: Comparison) -> int:
     folder = run_folder(asked.out, "-to-".join(each.file_name for each in named))
     with recording(folder, _header(runs), "change") as recorder:
         _keep_changes(recorder, runs, found)
-        code = exit_code(found)
+        code = exit_code(found, asked.fail_on, allow_unjudged=asked.allow_unjudged)
         recorder.footer(code, now())
     report = render(folder)
     told = _unused_entries(found, entries)
@@ -120,14 +180,16 @@ def compare(asked: Comparison) -> int:
 
 
 def _judge_targets(asked: Comparison, named: Sequence[Target], progress: Progress) -> list[Run]:
-    """Judge the cases in each target that is compared, in turn."""
+    """Judge the cases in each target that is compared, side by side."""
     pythons = [targets.interpreter(target, progress.tell) for target in named]
-    with our_packages() as ours:
-        work = Work(asked.cases, named, asked.checkpoints, ours, asked.seconds)
-        return [
-            judge_in(target, python, work, progress.task(target.name, len(asked.cases)))
-            for target, python in zip(named, pythons, strict=True)
+    with our_packages() as ours, ThreadPoolExecutor(max(1, asked.jobs)) as threads:
+        work = Work(asked.cases, named, asked.own, ours, asked.seconds, asked.measured)
+        bars = [progress.task(target.name, len(asked.cases)) for target in named]
+        runs = [
+            threads.submit(judge_in, target, python, work, advance)
+            for target, python, advance in zip(named, pythons, bars, strict=True)
         ]
+        return [run.result() for run in runs]
 
 
 def _header(runs: Sequence[Run]) -> dict[str, object]:

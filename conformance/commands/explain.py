@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from conformance.commands.arguments import UsageError, add_trust, model_class
+from conformance.commands.arguments import UsageError, add_model_class, add_trust, model_class
 from conformance.inspect import doctor_table, footprint_table
 from conformance.inspect.doctor import examine
 from conformance.inspect.footprint import BadBudget, explain, named, parse_budgets, planned
@@ -27,12 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--revision", default="main", help="a branch, tag or commit on the Hub (default: main)"
     )
-    parser.add_argument(
-        "--model",
-        metavar="MODULE:ATTR",
-        default="",
-        help="the model class (default: the class that config.architectures names)",
-    )
+    add_model_class(parser)
     parser.add_argument(
         "--dtype", default="auto", help="`auto` or the name of a torch dtype (default: auto)"
     )
@@ -88,7 +83,7 @@ def _load_options(options: argparse.Namespace, budgets: dict[Any, int]) -> dict[
         except ValueError as error:
             raise UsageError(f"--device-map: {error}") from error
     return {
-        "model_class": model_class(options.model),
+        "model_class": model_class(options.model_class),
         "dtype": options.dtype,
         "revision": options.revision,
         "subfolder": options.subfolder,

@@ -9,6 +9,7 @@ from pathlib import Path
 from conformance.commands.arguments import (
     HarnessError,
     UsageError,
+    add_model_class,
     add_trust,
     model_class,
     refuse_code,
@@ -24,12 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", required=True, help="the JSON file to write"
     )
-    parser.add_argument(
-        "--model",
-        metavar="MODULE:ATTR",
-        default="",
-        help="the model class (default: the class that config.architectures names)",
-    )
+    add_model_class(parser)
     parser.add_argument(
         "--dtype",
         default="",
@@ -41,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run `conformance record`: load and write the file; the exit code."""
-    load = load_of(options.checkpoint, options.model, options.dtype, options.trust_remote_code)
+    load = load_of(
+        options.checkpoint, options.model_class, options.dtype, options.trust_remote_code
+    )
     try:
         size = record(load, options.out)
     except NotLoaded as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from conformance.cases.catalogue import CASES, IDS
+from conformance.cases.own import NO_CHECKPOINT
 from conformance.commands.arguments import HarnessError
 from conformance.deviations import deviations, stale
 from conformance.judge.verdict import Judged, classified
@@ -17,9 +18,9 @@ from conformance.releases.prober import LOAD_SECONDS, TargetUnusable, our_packag
 from conformance.releases.published import NotListed, newest_patches, published
 from conformance.releases.targets import TargetNotMade, interpreter, parse
 from conformance.report.console import Progress, watching
-from conformance.report.release_table import Column, as_html, as_markdown
 from conformance.report.renderings import render
 from conformance.report.stored_run import Report, read_whole
+from conformance.report.tables.release_table import Column, as_html, as_markdown
 from conformance.results.records import ERROR, BadReport, Result, exit_code
 from conformance.results.runs import now, recording, write_whole
 
@@ -95,7 +96,7 @@ def _judge_release(release: str, out: Path, kept: Mapping[str, Result], progress
     target = parse(release)
     python = interpreter(target, progress.tell)
     with our_packages() as ours:
-        work = Work(cases, [target], (), ours, LOAD_SECONDS)
+        work = Work(cases, [target], NO_CHECKPOINT, ours, LOAD_SECONDS)
         judged = judge_in(target, python, work, progress.task(release, len(cases)))
     found = {**kept, **{outcome.case.id: outcome.result for outcome in judged.outcomes}}
     results = [found[case.id] for case in CASES]

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from conformance.commands.arguments import HarnessError, UsageError, add_trust
+from conformance.commands.arguments import HarnessError, UsageError, add_model_class, add_trust
 from conformance.commands.record import load_of
 from conformance.inspect.load_record import BadRecord, of_transformers, options_of, read, verify
 
@@ -20,12 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="the checkpoint, if it is no longer where it was",
     )
-    parser.add_argument(
-        "--model",
-        metavar="MODULE:ATTR",
-        default="",
-        help="the model class; needed if the record names one that is not of transformers",
-    )
+    add_model_class(parser)
     add_trust(parser)
 
 
@@ -35,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
         recorded = read(options.file)
         held = options_of(recorded)
         checkpoint = options.checkpoint or held["checkpoint"]
-        model = options.model or _recorded_model(options.file, held["model"])
+        model = options.model_class or _recorded_model(options.file, held["model"])
         load = load_of(checkpoint, model, held["dtype"], options.trust_remote_code)
         return verify(options.file, load, recorded)
     except BadRecord as error:
@@ -51,6 +46,6 @@ def _recorded_model(file: Path, model: str) -> str:
     if model and not of_transformers(model):
         raise UsageError(
             f"{file} names the model class {model}; a record does not decide what is imported. "
-            f"If you trust that module, add {shlex.join(['--model', model])}"
+            f"If you trust that module, add {shlex.join(['--model-class', model])}"
         )
     return model

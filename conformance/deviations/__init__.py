@@ -27,6 +27,9 @@ from conformance.spec import STAGES
 
 NONE_FOUND = "none found"
 
+# What the ids of cases on a user's checkpoints begin with.
+OWN = "own/"
+
 # Fields of an entry that no `[[deviation.in]]` changes.
 ABOUT = ("id", "clause", "impact", "upstream")
 
@@ -50,8 +53,12 @@ class Range:
     where: tuple[str, ...] = ()
 
     def concerns(self, case: str, release: str) -> bool:
-        """Whether the deviation is known for the case in the release, within this range."""
-        return self.is_of(release) and any(fnmatch.fnmatchcase(case, glob) for glob in self.cases)
+        """Whether the deviation is known for the case in the release, within this range.
+
+        A user's checkpoint is in no list of cases: there it is known by clause, kind and place.
+        """
+        listed = case.startswith(OWN) or any(fnmatch.fnmatchcase(case, each) for each in self.cases)
+        return self.is_of(release) and listed
 
     def is_of(self, release: str) -> bool:
         """Whether the deviation is known in the release at all, within this range."""
@@ -158,7 +165,15 @@ def known(
     ]
     used = []
     for divergence in divergences:
-        found = next((each for each in concerned if each[1].covers(divergence)), None)
+        found = next(
+            (
+                each
+                for each in concerned
+                if each[1].covers(divergence)
+                and (not case.startswith(OWN) or each[0].clause == divergence.clause)
+            ),
+            None,
+        )
         if found is None:
             return None
         used.append(found[0].seen(found[1]))

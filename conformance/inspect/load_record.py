@@ -68,7 +68,9 @@ class Load:
 
     def named(self) -> list[str]:
         """What `verify` must be given again: it imports nothing because a record names it."""
-        model = ["--model", self.model] if self.model and not of_transformers(self.model) else []
+        model = (
+            ["--model-class", self.model] if self.model and not of_transformers(self.model) else []
+        )
         return [*model, *["--trust-remote-code"] * self.trusted]
 
     def case(self) -> Case:
@@ -222,16 +224,7 @@ def _observed_load(load: Load) -> Observation:
     """What the load to record or verify leaves."""
     stay_offline()  # the checkpoint is local; no request is needed
     seen = observe(load.case(), stock, measured=True).observation
-    seen = replace(seen, config=_without_path(seen.config, load.folder))
     return seen if seen.exception is not None else expanded(json.loads(json.dumps(compact(seen))))
-
-
-def _without_path(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A recorded config without the path of the checkpoint: that may be moved."""
-    return {
-        name: "(the checkpoint)" if value == str(folder) else value
-        for name, value in config.items()
-    }
 
 
 def _record_environment() -> dict[str, Any]:

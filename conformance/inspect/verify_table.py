@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance.judge.changes import UNCHANGED, Change
-from conformance.report.change_table import environment_table
 from conformance.report.console import console
 from conformance.report.explanation import shown
+from conformance.report.tables.change_table import environment_table
 from conformance.results.name_patterns import grouped
 from conformance.results.records import Divergence
 from conformance.results.text import plain

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from conformance.judge.divergences import compare
-from conformance.results.impacts import gravest, of_kind
+from conformance.judge.between_releases import does_nothing, facts_between, without_random
+from conformance.judge.moved_outputs import without_small_moves
+from conformance.judge.renames import with_renames
+from conformance.results.impacts import (
+    ACCEPTS_BAD,
+    FAILS,
+    IMPACTS,
+    UNSAFE,
+    WRONG_MODEL,
+    gravest,
+    of_kind,
+)
 from conformance.results.records import (
     AGREE,
+    DIVERGE,
     ERROR,
+    KNOWN,
     SKIP,
     Divergence,
     KnownDeviation,
@@ -23,15 +35,26 @@ if TYPE_CHECKING:
     from conformance.cases.case import Case
 
 REGRESSED, FIXED, CHANGED, UNCHANGED = "regressed", "fixed", "changed", "unchanged"
-ADDED, REMOVED, INCOMPARABLE = "added", "removed", "incomparable"
-CHANGES = (REGRESSED, CHANGED, FIXED, INCOMPARABLE, ADDED, REMOVED, UNCHANGED)
+ADDED, REMOVED, NOT_JUDGED = "added", "removed", "not judged"
+CHANGES = (REGRESSED, CHANGED, FIXED, NOT_JUDGED, ADDED, REMOVED, UNCHANGED)
+_OLD_WORDS = {"incomparable": NOT_JUDGED}  # of reports that earlier versions wrote
+
+# Words that say for which of two releases the specification decides.
+FIRST, SECOND, BOTH, NEITHER = "first", "second", "both", "neither"
+
+# What a divergence must do to its user so that breaking it anew is a regression, even where
+# something else of the case was wrong before.
+GRAVE = (WRONG_MODEL, FAILS, UNSAFE, ACCEPTS_BAD)
+
+# Statuses of a result that breaks a clause.
+BROKEN = (DIVERGE, KNOWN)
+
+# What `--fail-on` takes, and what fails a run by default.
+FAIL_ON = (REGRESSED, CHANGED, FIXED, *IMPACTS)
+DEFAULT_FAIL_ON = (REGRESSED, CHANGED, WRONG_MODEL, FAILS, UNSAFE)
 
 # Model classes that were made to show something.
 OF_THE_SUITE = "conformance."
-
-# Units in the last place of the largest logit: what the order of additions alone may move. It is
-# the bound of OUT-2, within which logits are right.
-TOLERANCE = 64.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,7 @@ class Change:
         moved: how far outputs moved, where that is within the tolerance.
         defaults: fields that only one of the two releases gives a value at all.
         deviation: the ids of the known deviations of the second target, joined.
-        reason: why the two cannot be compared.
+        reason: why the case was not judged.
         accepted: the reason for which the user accepts it.
         rerun: the line that reruns just this case.
         seconds, peak_bytes: of the load, in each target; None where it was not observed.
@@ -65,6 +88,8 @@ class Change:
         deviations: the known deviations of the second target.
         common: whether most users meet the case: a valid checkpoint of a model class that is not
             the suite's own, loaded with at most one option.
+        folded: how many differences do nothing to a user: containers of the loading info, class
+            names of modules. They are counted, and are no change of an own checkpoint.
     """
 
     case: str
@@ -86,6 +111,12 @@ class Change:
     impact: str | None = None
     deviations: tuple[KnownDeviation, ...] = ()
     common: bool = False
+    folded: int = 0
+
+    @property
+    def checkpoint(self) -> str:
+        """The name of the user's checkpoint that the case is on; "" for a case of the suite."""
+        return self.case.split("/")[1] if self.case.startswith("own/") else ""
 
     def record(self) -> dict[str, Any]:
         """The line of `report.jsonl`."""
@@ -97,14 +128,22 @@ class Change:
     def of(cls, record: Mapping[str, Any]) -> Change:
         """A change that was written as a line of `report.jsonl`."""
         targets = {"before": record["from"], "after": record["to"]}
+        targets["change"] = _OLD_WORDS.get(record["change"], record["change"])
         return cls(**fields_of(cls, {**record, **targets}))
 
 
 def changes(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[Change]:
-    """What changed, case by case, in the order of the catalogue."""
+    """What changed, case by case, in the order of the catalogue.
+
+    A head that neither release has for the checkpoint is no case.
+    """
     left, right = ({each.case.id: each for each in run} for run in (before, after))
-    both = [*left, *(case for case in right if case not in left)]
-    return [change(left[case], right[case]) for case in both if case in left and case in right]
+    pairs = [(left[case], right[case]) for case in left if case in right]
+    return [
+        change(*pair)
+        for pair in pairs
+        if not all(each.case.optional and each.result.status == SKIP for each in pair)
+    ]
 
 
 def change(before: Outcome, after: Outcome) -> Change:
@@ -120,10 +159,15 @@ def change(before: Outcome, after: Outcome) -> Change:
         common=is_common(before.case),
     )
     if SKIP in (first.status, second.status):
-        return replace(blank, change=_appearance(first, second))
-    if before.observation is None or after.observation is None or _errors(first, second):
-        return replace(blank, change=INCOMPARABLE, reason=_why_not(first, second))
-    return _compared(blank, before, after)
+        return replace(blank, change=_appearance(first, second), reason=_why_not(first, second))
+    if before.observation is None or after.observation is None:
+        return replace(blank, change=NOT_JUDGED, reason=_why_not(first, second))
+    compared = _compared(blank, before, after)
+    if ERROR not in (first.status, second.status):
+        return compared
+    # Without the reference there is no verdict, but stock can still be held against stock.
+    kind = compared.change if before.case.folder and compared.divergences else NOT_JUDGED
+    return replace(compared, change=kind, reason=_why_not(first, second))
 
 
 def is_common(case: Case) -> bool:
@@ -138,129 +182,99 @@ def _both(observations: Iterable[Observation | None], name: str) -> Any:
 
 
 def _appearance(first: Result, second: Result) -> str:
+    """What a case is that one of the two, or both, skip."""
     if first.status == second.status:
-        return UNCHANGED
+        return NOT_JUDGED
     return ADDED if first.status == SKIP else REMOVED
 
 
-def _errors(first: Result, second: Result) -> bool:
-    return ERROR in (first.status, second.status)
-
-
 def _why_not(first: Result, second: Result) -> str:
-    failed = [result for result in (first, second) if result.status == ERROR]
+    """Why there is no verdict, said once where both have the same reason."""
+    failed = [result for result in (first, second) if result.status in (ERROR, SKIP)]
+    reasons = {result.reason for result in failed}
+    if len(failed) == 2 and len(reasons) == 1:
+        return failed[0].reason
     return "; ".join(f"{result.target}: {result.reason}" for result in failed)
 
 
 def _compared(blank: Change, before: Outcome, after: Outcome) -> Change:
     assert before.observation is not None and after.observation is not None
     first, second = _broken(before.result), _broken(after.result)
-    facts, defaults = _facts(before.case, before.observation, after.observation)
-    facts, moved = _without_small_moves(facts, before.observation, after.observation)
+    if before.case.threads > 1:
+        return replace(blank, change=_of_threads(before.result, after.result))
+    facts, defaults = facts_between(before.case, before.observation, after.observation)
+    facts = without_random(facts, before.observation, after.observation)
+    facts, moved = without_small_moves(facts, before.observation, after.observation)
     divergences = _with_verdicts(facts, before.result, after.result)
+    divergences = with_renames(divergences, before.observation, after.observation)
+    divergences = [_decided(each, before.result, after.result) for each in divergences]
+    folded = [each for each in divergences if before.case.folder and does_nothing(each)]
+    divergences = [each for each in divergences if each not in folded]
     return replace(
         blank,
         change=_kind(before.result, after.result, divergences),
+        folded=len(folded),
         divergences=tuple(divergences),
         regressed=tuple(clause for clause in second if clause not in first),
         fixed=tuple(clause for clause in first if clause not in second),
         moved=moved,
         defaults=tuple(map(_place, defaults)),
         deviation=after.result.deviation,
-        impact=gravest(of_kind(each.kind) for each in divergences),
+        impact=gravest(each.impact or of_kind(each.kind) for each in divergences),
         deviations=after.result.deviations,
     )
 
 
+def _of_threads(first: Result, second: Result) -> str:
+    """The word for loads in several threads: what a race leaves is another thing each time, so
+    only an unknown fault that comes or goes counts."""
+    if (first.status, second.status) == (AGREE, DIVERGE):
+        return REGRESSED
+    return FIXED if (first.status, second.status) == (DIVERGE, AGREE) else UNCHANGED
+
+
 def _kind(first: Result, second: Result, divergences: Sequence[Divergence]) -> str:
-    if (first.status == AGREE) != (second.status == AGREE):
-        return REGRESSED if first.status == AGREE else FIXED
+    """The word for a case that both releases loaded.
+
+    Whatever else was wrong before, what is broken anew and does harm is a regression; and what
+    becomes right is fixed only if nothing is broken anew.
+    """
+    broken = [{(d.kind, d.where, d.clause) for d in _grave(each)} for each in (first, second)]
+    if (first.status == AGREE and second.status in BROKEN) or broken[1] - broken[0]:
+        return REGRESSED
+    if second.status == AGREE and first.status in BROKEN:
+        return FIXED
     return CHANGED if divergences else UNCHANGED
+
+
+def _grave(result: Result) -> list[Divergence]:
+    """What of a result can give a wrong model, fail, or let something bad pass."""
+    return [d for d in result.divergences if (d.impact or of_kind(d.kind)) in GRAVE]
+
+
+def _decided(fact: Divergence, first: Result, second: Result) -> Divergence:
+    """The divergence with the release that is right, as far as the two verdicts say.
+
+    A verdict speaks of the same fact if it is of the same place, or, for what follows from others,
+    such as outputs, of the same clause.
+    """
+    if ERROR in (first.status, second.status):
+        return fact
+    wrong = [
+        any((d.kind, d.where) == (fact.kind, fact.where) for d in result.divergences)
+        or (fact.kind == "output" and bool(_grave(result)))
+        for result in (first, second)
+    ]
+    word = {(False, True): FIRST, (True, False): SECOND, (True, True): NEITHER}
+    return replace(fact, right=word.get((wrong[0], wrong[1]), BOTH))
 
 
 def _broken(result: Result) -> list[str]:
     return list(dict.fromkeys(divergence.clause for divergence in result.divergences))
 
 
-def _facts(
-    case: Case, before: Observation, after: Observation
-) -> tuple[list[Divergence], list[Divergence]]:
-    """What the two loads left that is not the same; and apart, what only one release has at all."""
-    facts: list[Divergence] = []
-    defaults: list[Divergence] = []
-    for found in compare(before, after, clauses=case.clauses):
-        if found.kind != "state":  # that is of one process, and verdicts report it
-            fact = replace(found, impact=of_kind(found.kind))
-            (defaults if _is_default(fact, before, after) else facts).append(fact)
-    return facts, defaults
-
-
-def _is_default(fact: Divergence, before: Observation, after: Observation) -> bool:
-    """Whether it is the release's class that has a field more, and not the load that lost one.
-
-    What a checkpoint says and a release drops is found by its verdict, not between releases.
-    """
-    if fact.kind in ("config", "generation-config"):
-        in_info = fact.where == "loading info" or fact.where in {**(before.info or {})}
-        nothing = fact.expected in (None, "absent") or fact.actual in (None, "absent")
-        return not in_info and (nothing or fact.where == "transformers_version")
-    there = before.tensors.get(fact.where) or after.tensors.get(fact.where)
-    only_one = (fact.where in before.tensors) != (fact.where in after.tensors)
-    return only_one and there is not None and not there["persistent"]
-
-
 def _place(fact: Divergence) -> str:
     return f"{fact.kind} {fact.where}"
-
-
-def _without_small_moves(
-    facts: Sequence[Divergence], before: Observation, after: Observation
-) -> tuple[list[Divergence], str]:
-    """Outputs that only moved within the tolerance leave the list; the rest get their numbers."""
-    outputs = [fact for fact in facts if fact.kind == "output" and _is_tensor(fact)]
-    others = [fact for fact in facts if fact not in outputs]
-    if not outputs:
-        return others, ""
-    units = moved_by(before.accuracy, after.accuracy)
-    if units is None:
-        return list(facts), ""
-    told, further = in_words(units, before.accuracy, after.accuracy)
-    if units <= TOLERANCE and not further:
-        return others, told
-    return [*others, *(replace(fact, detail=told) for fact in outputs)], ""
-
-
-def _is_tensor(fact: Divergence) -> bool:
-    """Whether it is a tensor of one dtype and shape in both, in which numbers can be compared."""
-    if not isinstance(fact.expected, Mapping) or not isinstance(fact.actual, Mapping):
-        return False
-    return all(fact.expected.get(name) == fact.actual.get(name) for name in ("dtype", "shape"))
-
-
-def moved_by(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> float | None:
-    """How far the logits moved at most, in units in the last place; None where that is not known.
-
-    Args:
-        before, after: what `accuracy.accuracy` noted.
-    """
-    if not before or not after or len(before["sample"]) != len(after["sample"]):
-        return None
-    furthest = max(abs(a - b) for a, b in zip(before["sample"], after["sample"], strict=True))
-    return float(furthest / after["unit"]) if after["unit"] else None
-
-
-def in_words(
-    units: float, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
-) -> tuple[str, bool]:
-    """The move as a text, and whether it leads further from the truth by more than one unit."""
-    moved = f"logits moved by {units:.2g} ulp"
-    first, second = (accuracy["error"] if accuracy else None for accuracy in (before, after))
-    if first is None or second is None:
-        return f"{moved}; no independent forward to tell which is right", False
-    if second > first + 1:
-        return f"{moved}, further from the truth: {first:.2g} ulp, then {second:.2g}", True
-    close = "closer to" if second < first - 1 else "still as close to"
-    return f"{moved}, {close} the truth: {first:.2g} ulp, then {second:.2g}", False
 
 
 def _with_verdicts(facts: Sequence[Divergence], first: Result, second: Result) -> list[Divergence]:
@@ -294,9 +308,31 @@ def _from_checks(
 TOLD_BY_VERDICTS = ("state", "message", "exception", "accepted", "rejected")
 
 
-def exit_code(found: Iterable[Change]) -> int:
-    """2 for what could not be compared; 1 for what regressed or changed and is not accepted."""
+def exit_code(
+    found: Iterable[Change],
+    fail_on: Collection[str] = DEFAULT_FAIL_ON,
+    *,
+    allow_unjudged: bool = False,
+) -> int:
+    """1 for what fails the run and is not accepted; else 2 for what was not judged; else 0.
+
+    Args:
+        found: the changes.
+        fail_on: words of `FAIL_ON`.
+        allow_unjudged: whether what was not judged is left out of account.
+    """
     found = list(found)
-    if any(each.change == INCOMPARABLE for each in found):
-        return 2
-    return int(any(each.change in (REGRESSED, CHANGED) and not each.accepted for each in found))
+    if any(_fails(each, fail_on) and not each.accepted for each in found):
+        return 1
+    return 2 * (not allow_unjudged and any(each.change == NOT_JUDGED for each in found))
+
+
+def _fails(found: Change, fail_on: Collection[str]) -> bool:
+    """Whether a change fails the run.
+
+    The impacts count for own checkpoints whoever is right: what is fixed changes them too.
+    """
+    if found.change in fail_on:
+        return True
+    own = found.case.startswith("own/") and found.change in (REGRESSED, CHANGED, FIXED)
+    return own and any((d.impact or of_kind(d.kind)) in fail_on for d in found.divergences)

@@ -69,6 +69,8 @@ def judge(case: Case, session: Session) -> Result:
     """The verdict on one case. Raises nothing for what a loader does."""
     started = time.perf_counter()
     line = rerun(case, session)
+    if case.unfit:
+        return replace(blank(case, session.judged, line), status=ERROR, reason=case.unfit)
     if lacking := lacks(case):
         return replace(blank(case, session.judged, line), status=SKIP, reason=lacking)
     try:
@@ -103,7 +105,9 @@ def rerun(case: Case, session: Session) -> str:
     if case.folder is not None and case.id.startswith("own/"):
         words.append(str(case.folder))
         # The user names the checkpoint; the form of the load distinguishes its cases.
-        case_glob = f"*/{case.id.rpartition('/')[2]}"
+        form = case.id.rpartition("/")[2]
+        case_glob = f"*/{form}"
+        words += ["--model-class", case.model] * (bool(case.model) and not case.optional)
         words += ["--trust-remote-code"] * (case.options.get("trust_remote_code") is True)
     words += ["--case", case_glob]
     if session.loader_name != "stock":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.cases.case import Case
+from conformance.cases.own import Own
 from conformance.judge.changes import Outcome
 from conformance.judge.verdict import Judged, blank, verdict
 from conformance.observe.baseline import baseline
@@ -48,30 +49,25 @@ class Work:
     Attributes:
         cases: all of them.
         targets: all of them, in order.
-        checkpoints: the user's, that the cases come from; empty for the fixtures.
+        own: the user's checkpoints, that the cases come from; none for the fixtures.
         ours: the folder of `prober.our_packages`.
         seconds: the limit of one load.
+        measured: whether each load of a checkpoint has a process of its own, whose peak of memory
+            is then that load's.
     """
 
     cases: Sequence[Case]
     targets: Sequence[Target]
-    checkpoints: Sequence[Path]
+    own: Own
     ours: Path
     seconds: float
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the code of the user's checkpoints may run."""
-        return any(
-            case.folder is not None and case.options.get("trust_remote_code") is True
-            for case in self.cases
-        )
+    measured: bool = False
 
     def rerun(self, case: Case) -> str:
         """The line that reruns just this case in all targets."""
         words = ["conformance", "compare", *(target.name for target in self.targets)]
-        words += [str(path) for path in self.checkpoints if path == case.folder]
-        words += ["--trust-remote-code"] * self.trusted
+        words += [str(path) for path in self.own.folders if path == case.folder]
+        words += self.own.words()
         return shlex.join([*words, "--case", case.id])
 
 
@@ -86,13 +82,7 @@ def judge_in(target: Target, python: Path, work: Work, advance: Advance) -> Run:
     Raises:
         TargetUnusable: the probe does not start there, or finds another release than asked for.
     """
-    with Probe(
-        python,
-        work.ours,
-        checkpoints=work.checkpoints,
-        seconds=work.seconds,
-        trusted=work.trusted,
-    ) as probe:
+    with Probe(python, work.ours, own=work.own, seconds=work.seconds) as probe:
         probe.start()
         run = Run(target, probe.ready)
         if not target.is_met_by(run.versions):
@@ -106,10 +96,15 @@ def judge_in(target: Target, python: Path, work: Work, advance: Advance) -> Run:
 
 def _outcome(case: Case, probe: Probe, judged: Judged, work: Work) -> Outcome:
     started = time.perf_counter()
+    if unfit := case.unfit or _code_that_some_release_runs(case, work.own):
+        result = replace(blank(case, judged, work.rerun(case)), status=ERROR, reason=unfit)
+        return Outcome(case, result)
     try:
-        expected, actual = (_observed(case, probe, loader) for loader in ("reference", "stock"))
+        expected, actual = (
+            _observed(case, probe, loader, work.measured) for loader in ("reference", "stock")
+        )
         plain = baseline(case)
-        against = None if plain is None else _observed(plain, probe, "reference")
+        against = None if plain is None else _observed(plain, probe, "reference", work.measured)
     except (NotObserved, TargetUnusable) as cause:
         result = replace(blank(case, judged, work.rerun(case)), status=ERROR, reason=str(cause))
         return Outcome(case, result)
@@ -118,9 +113,19 @@ def _outcome(case: Case, probe: Probe, judged: Judged, work: Work) -> Outcome:
     return Outcome(case, replace(result, seconds=seconds), actual)
 
 
-def _observed(case: Case, probe: Probe, loader: str) -> Observation:
-    """One load; a user's checkpoint in a process of its own, so that the peak is that load's."""
-    if case.folder is not None:
+def _code_that_some_release_runs(case: Case, own: Own) -> str:
+    """Why a folder is not given to releases that run its code whatever they are told (FMT-22)."""
+    if case.folder is None or own.trusted or not (case.folder / "custom_generate").exists():
+        return ""
+    return (
+        "custom_generate holds code that 4.53 to 4.57 run without being asked to: "
+        "pass --trust-remote-code to judge it"
+    )
+
+
+def _observed(case: Case, probe: Probe, loader: str, measured: bool) -> Observation:
+    """One load; where memory is measured, in a process of its own, so that the peak is its own."""
+    if measured and case.folder is not None:
         probe.stop()
     try:
         return probe.observe(case.id, loader)

@@ -12,27 +12,26 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TextIO
 
-from conformance.cases.catalogue import CASES, own_cases
+from conformance.cases.catalogue import CASES
+from conformance.cases.own import Own, own_cases
 from conformance.cases.token_cases import case_of
 from conformance.judge.session import header, open_session
 from conformance.observe.baseline import baseline
 from conformance.observe.loaders import find
 from conformance.observe.observe import observe
 
-TRUST = "--trust-remote-code"
-
 
 def main(arguments: list[str]) -> int:
-    """Be the probe: serve until stdin ends; `arguments`: the loader judged, the user's
-    checkpoints, and `--trust-remote-code` if their code may run."""
-    loader, *folders = [each for each in arguments if each != TRUST]
+    """Be the probe: serve until stdin ends; `arguments`: the loader judged, and the user's
+    checkpoints as `Own.to_json` writes them."""
+    loader, own = arguments[0], Own.from_json(arguments[1])
+    sys.path += [own.path] * bool(own.path)
     with _answers() as answers:
         session = open_session(loader)
         _say(answers, {"ready": header(session) | {"release": session.release}})
-        cases = [*CASES, *own_cases(*map(Path, folders), trusted=TRUST in arguments)]
+        cases = [*CASES, *own_cases(own)]
         plain_loads = [plain for case in cases if (plain := baseline(case)) is not None]
         by_id = {case.id: case for case in [*cases, *plain_loads]}
         for request in _requests():

@@ -9,18 +9,20 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from conformance.cases.own import NO_CHECKPOINT, Own
 from conformance.results.records import Observation
 
 OURS = ("conformance", "conformance_fixtures", "reference_loader")
 
 # Importing torch and transformers from a cold disk.
 START_SECONDS = 300.0
+END_SECONDS = 3.0
 LOAD_SECONDS = 300.0
 
 
@@ -45,15 +47,11 @@ class Probe:
         python: Path,
         ours: Path,
         loader: str = "stock",
-        checkpoints: Sequence[Path] = (),
+        own: Own = NO_CHECKPOINT,
         seconds: float = LOAD_SECONDS,
-        *,
-        trusted: bool = False,
     ) -> None:
-        """Args: the interpreter, the folder of `our_packages`, what `probe.main` takes, a limit,
-        and whether the code of the checkpoints may run."""
-        arguments = [loader, *(str(path.resolve()) for path in checkpoints)]
-        arguments += ["--trust-remote-code"] * trusted
+        """Args: the interpreter, the folder of `our_packages`, what `probe.main` takes, a limit."""
+        arguments = [loader, own.to_json()]
         self._command = [str(python), "-P", "-m", "conformance.releases.probe", *arguments]
         self._environment = {**os.environ, "PYTHONPATH": str(ours), "PYTHONNOUSERSITE": "1"}
         self._seconds = seconds
@@ -107,7 +105,7 @@ class Probe:
     def stop(self) -> None:
         """End the process; the next load starts another."""
         if self._process is not None:
-            self._process.kill()
+            self._process.end()
             self._process = None
 
 
@@ -169,10 +167,16 @@ class _Process:
         lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1].strip() if lines else "it wrote nothing"
 
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for file in (self._in, self._out, self._complaints):
+    def end(self) -> None:
+        """Let the process end by itself, so that it removes its temporary folders; else kill it."""
+        with suppress(BrokenPipeError):
+            self._in.close()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for file in (self._out, self._complaints):
             file.close()
 
 

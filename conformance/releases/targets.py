@@ -30,6 +30,14 @@ from conformance_fixtures.cache import cache_root
 # Where torch comes from the target itself, these come along in the versions of this environment.
 COMPANIONS = ("transformers", "accelerate", "safetensors", "huggingface_hub", "numpy", "packaging")
 
+# What an installer is asked for, and nothing else: a word that was mistyped must not install what
+# somebody has put into the index under that name.
+INSTALLABLE = frozenset(
+    {*(name.replace("_", "-") for name in COMPANIONS), "torch", "tokenizers", "peft", "gguf"}
+    | {"bitsandbytes", "compressed-tensors", "torchao", "kernels", "optimum", "gptqmodel"}
+)
+_EXACT = re.compile(r"===?[A-Za-z0-9.+!-]+")
+
 Tell = Callable[[str], None]
 
 
@@ -88,15 +96,24 @@ def parse(name: str) -> Target:
     with_package = f"transformers=={name}" if _is_version(name) else name
     parts = [part.strip() for part in with_package.split(",")]
     try:
-        requirements = tuple(sorted(str(Requirement(part)) for part in parts))
+        wanted = [Requirement(part) for part in parts]
     except InvalidRequirement as cause:
-        told = str(cause).splitlines()[0]
-        raise BadTarget(
-            f"{name!r} is no target: {told}. Give `current`, a release of transformers such as "
-            "4.57.6, requirements joined by commas such as transformers==5.0.0,accelerate==1.10.1, "
-            "or python:PATH"
-        ) from cause
-    return Target(name, requirements=requirements)
+        raise BadTarget(_no_target(name, str(cause).splitlines()[0])) from cause
+    for part in wanted:
+        if part.name.lower().replace("_", "-") not in INSTALLABLE:
+            raise BadTarget(_no_target(name, f"the package {part.name} is not installed for you"))
+        if part.url or part.marker or not _EXACT.fullmatch(str(part.specifier)):
+            raise BadTarget(_no_target(name, f"{part.name} needs one release, as {part.name}==1.2"))
+    return Target(name, requirements=tuple(sorted(map(str, wanted))))
+
+
+def _no_target(name: str, reason: str) -> str:
+    """The message on a word that names no target, with what does."""
+    return (
+        f"{name!r} is no target: {reason}. Give the folder of a checkpoint, `current`, a release "
+        "of transformers such as 4.57.6, requirements joined by commas such as "
+        "transformers==5.0.0,accelerate==1.10.1, or python:PATH"
+    )
 
 
 def _named_interpreter(text: str) -> Path:

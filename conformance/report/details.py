@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from conformance.judge.changes import Change
-from conformance.report.change_table import costs
 from conformance.report.differences import Alike, alike
 from conformance.report.sheet import Column, cases, clauses_of
+from conformance.report.tables.change_table import costs
 from conformance.report.tally import SYMBOLS
 from conformance.results.impacts import IMPACTS
 from conformance.results.records import Divergence, KnownDeviation, Result

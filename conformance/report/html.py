@@ -11,7 +11,6 @@ from typing import Any
 from markupsafe import Markup
 
 from conformance.judge.changes import Change
-from conformance.report.change_table import Row, costs, notes, rows, what_of
 from conformance.report.details import details
 from conformance.report.sheet import (
     Column,
@@ -23,6 +22,7 @@ from conformance.report.sheet import (
     word_of,
 )
 from conformance.report.stored_run import Report
+from conformance.report.tables.change_table import Row, costs, notes, rows, what_of
 from conformance.report.tally import ENDINGS, SYMBOLS, Met, met
 from conformance.report.templating import template, text
 from conformance.results.impacts import IMPACTS

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from conformance.judge.changes import CHANGED, INCOMPARABLE, REGRESSED, REMOVED, Change
-from conformance.report.change_table import news
+from conformance.judge.changes import CHANGED, NOT_JUDGED, REGRESSED, REMOVED, Change
 from conformance.report.explanation import explanation
 from conformance.report.stored_run import Report
+from conformance.report.tables.change_table import news
 from conformance.results.records import DIVERGE, ERROR, KNOWN, SKIP, KnownDeviation, Result
 from conformance.results.text import plain, plain_lines
 
 FAILURE, OUTPUT = "failure", "system-out"
 ELEMENTS = {DIVERGE: FAILURE, ERROR: "error", SKIP: "skipped", KNOWN: OUTPUT}
-OF_CHANGE = {REGRESSED: FAILURE, CHANGED: FAILURE, INCOMPARABLE: "error", REMOVED: "skipped"}
+OF_CHANGE = {REGRESSED: FAILURE, CHANGED: FAILURE, NOT_JUDGED: "error", REMOVED: "skipped"}
 
 
 def junit(report: Report) -> str:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from conformance.judge.changes import CHANGED, INCOMPARABLE, REGRESSED, Change
+from conformance.judge.changes import CHANGED, NOT_JUDGED, REGRESSED, Change
 from conformance.report.badge import summary
-from conformance.report.change_table import costs, news, notes, rows, what_of
 from conformance.report.explanation import explanation
 from conformance.report.sheet import columns
 from conformance.report.stored_run import Report
+from conformance.report.tables.change_table import costs, news, notes, rows, what_of
+from conformance.report.tables.own_table import own_rows
 from conformance.report.tally import ENDINGS, ORDER, SYMBOLS, breaches, by_impact
 from conformance.results.records import AGREE, DIVERGE, ERROR
 from conformance.results.text import plain
@@ -148,15 +149,29 @@ def _changed_clauses(report: Report) -> str:
 
 
 def _own_checkpoints(report: Report) -> str:
-    """The comment on the user's checkpoints."""
-    return _markdown_table(
+    """The comment on the user's checkpoints: what changes for each, then every way of loading."""
+    own = [change for change in report.changes if change.checkpoint]
+    steps = dict.fromkeys((change.before, change.after) for change in own)
+    tables = [
+        _markdown_table(
+            ["checkpoint", "impact", f"what changes, {' → '.join(map(code, step))}", "right", "do"],
+            [
+                [code(name), impact, code(what), *(code(each) if each else "" for each in rest)]
+                for name, impact, what, *rest in own_rows(
+                    [each for each in own if (each.before, each.after) == step]
+                )
+            ],
+        )
+        for step in steps
+    ]
+    every = _markdown_table(
         ["checkpoint", "change", "seconds", "peak memory", "what"],
         [
             [code(change.case), _change_word(change), *costs(change), code(what_of(change))]
-            for change in report.changes
-            if change.case.startswith("own/")
+            for change in own
         ],
     )
+    return "\n\n".join([*tables, every])
 
 
 def _change_word(change: Change) -> str:
@@ -181,7 +196,7 @@ def _broken_clauses(report: Report) -> str:
 
 def _folded_details(report: Report) -> Iterator[str]:
     """The comment's details: what is unexpected or changed in full, the worst first."""
-    for word in (INCOMPARABLE, REGRESSED, CHANGED):
+    for word in (NOT_JUDGED, REGRESSED, CHANGED):
         for change in report.changes:
             if change.change == word and not change.accepted:
                 yield _folded(change.case, word, news(change))

@@ -12,13 +12,13 @@ from conformance.judge.changes import (
     CHANGED,
     CHANGES,
     FIXED,
-    INCOMPARABLE,
+    NOT_JUDGED,
     REGRESSED,
     UNCHANGED,
     Change,
 )
-from conformance.report.change_table import told_by
 from conformance.report.stored_run import Report
+from conformance.report.tables.change_table import told_by
 from conformance.report.tally import ORDER, concerned, status_of
 from conformance.results.impacts import IMPACTS, gravest, rank
 from conformance.results.records import DIVERGE, ERROR, Result
@@ -53,8 +53,8 @@ class Column:
         return {case: by_clause(entry) for case, entry in self.entries.items()}
 
     def token(self, word: str) -> str:
-        """The word as a token of this column of the sheet."""
-        return f"{self.key}={word}"
+        """The word as a token of this column of the sheet, without spaces."""
+        return f"{self.key}={word.replace(' ', '-')}"
 
     def counts(self) -> list[tuple[str, int]]:
         """Of a sheet's column: word to how many cases are so, where some are; the worst first."""
@@ -121,7 +121,7 @@ def by_gravity(sheet: list[Column]) -> list[str]:
 
     def key(case: str) -> tuple[bool, int, bool]:
         words = {word_of(each.entries[case]) for each in sheet if case in each.entries}
-        settled = not words & {ERROR, INCOMPARABLE}
+        settled = not words & {ERROR, NOT_JUDGED}
         return settled, rank(impact_of_case(case, sheet)), not words & {DIVERGE, REGRESSED}
 
     return sorted(cases(sheet), key=key)

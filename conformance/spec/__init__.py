@@ -16,7 +16,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 
@@ -38,6 +37,7 @@ STAGES = {
     "STA": "Process state",
     "MEM": "Memory",
     "OUT": "Outputs",
+    "USE": "Use of the loaded model",
 }
 
 
@@ -54,7 +54,7 @@ class Clause:
         source: where it comes from.
         kinds: the kinds of divergence that break it.
         general: the kinds it answers for in every case, also in one that does not cite it.
-        places: globs of where divergences of its kinds are its own, whatever else a case cites.
+        places: where divergences of its kinds are its own, whatever else a case cites.
         borrowed: kept or broken by a release's own classes, before any loader runs. The reference
             builds the same classes: where both break it alike, the release does.
     """
@@ -74,25 +74,29 @@ class Clause:
         """The stage of the specification that the clause belongs to, a key of `STAGES`."""
         return self.id.partition("-")[0]
 
+    @property
+    def number(self) -> int:
+        """The number of the clause in its stage."""
+        return int(self.id.partition("-")[2])
+
 
 @cache
 def clauses() -> Mapping[str, Clause]:
     """Every clause by id, stage by stage, in order of number."""
-    found = {}
+    found: dict[str, Clause] = {}
     for stage in STAGES:
         text = files(__package__).joinpath(f"{stage}.toml").read_text("utf-8")
         last = 0
         for entry in tomllib.loads(text)["clause"]:
             clause = _clause_of(stage, last, entry)
-            found[clause.id] = clause
-            last = int(clause.id.partition("-")[2])
+            last, found[clause.id] = clause.number, clause
     return found
 
 
 def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
     """The clause that a divergence of `kind` at `where` breaks in a case that cites `cited`."""
     for clause in map(clauses().__getitem__, (*cited, *clauses())):
-        if kind in clause.kinds and any(fnmatchcase(where, glob) for glob in clause.places):
+        if where in clause.places and kind in clause.kinds:
             return clause.id
     for identifier in cited:
         if kind in clauses()[identifier].kinds:
@@ -104,18 +108,18 @@ def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
 
 
 def _clause_of(stage: str, last: int, entry: dict[str, object]) -> Clause:
-    """A clause of the specification, from its entry in the stage's TOML file after number `last`.
+    """A clause of the specification, from its entry in the stage's TOML file.
 
-    Numbers rise, and one may be left out: an id is never used again.
+    Numbers rise and may leave gaps: an id is never given anew, also not that of a clause that was
+    withdrawn before it came out.
     """
     fields = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
     }
     clause = Clause(**fields)  # type: ignore[arg-type]
-    number = clause.id.partition("-")[2]
-    rises = clause.stage == stage and number.isdecimal() and int(number) > last
-    if not rises or clause.level not in LEVELS:
-        raise ValueError(
-            f"{stage}.toml: after {stage}-{last} comes id {clause.id!r}, level {clause.level!r}"
-        )
+    prefix, _, number = clause.id.partition("-")
+    if prefix != stage or not number.isdigit() or int(number) <= last:
+        raise ValueError(f"{stage}.toml: after {stage}-{last} there is a clause {clause.id!r}")
+    if clause.level not in LEVELS:
+        raise ValueError(f"{stage}.toml: {clause.id} has level {clause.level!r}")
     return clause

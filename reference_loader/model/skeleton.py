@@ -7,6 +7,7 @@ registers as a parameter goes to meta at that moment.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.weak import TensorWeakRef
 
+from reference_loader.model.draws import DrawsApart
 from reference_loader.speed import initialisers_skipped, restore_initialisers
 
 # transformers initialises no module that carries this mark, and from release 5 no tensor either.
@@ -30,7 +32,16 @@ EXTRA_STATE = "_extra_state"
 CPU = torch.device("cpu")
 
 # The default dtype belongs to the process, so one skeleton is built at a time.
-_building = threading.RLock()
+_building = [threading.RLock()]
+
+
+def _in_child() -> None:
+    """A child that was forked while another thread was building has not that thread, which alone
+    could give the lock back: it gets a lock of its own."""
+    _building[0] = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ def build(
 ) -> Skeleton:
     """Construct the model without the memory of its weights.
 
-    Neither the generators nor the default dtype are moved.
+    Neither torch's generator nor the default dtype are moved.
 
     Args:
         construct: calls the model class.
@@ -78,10 +89,9 @@ def build(
         real: orders of parameters that keep the memory and the values their constructor gives.
     """
     order: dict[int, int] = {}
-    kept = torch.random.fork_rng(devices=())
     empty = _parameters_on_meta(order, real)
     skipping = nullcontext() if real else initialisers_skipped()
-    with _building, on_cpu(), kept, empty, skipping:
+    with _building[0], on_cpu(), DrawsApart(), empty, skipping:
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
@@ -111,6 +121,10 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
 
     def to_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
         if threading.get_ident() != thread or id(parameter) in order:
+            return None
+        if parameter.is_meta:  # a copy that the constructor made: others may hold it already
+            order[id(parameter)] = len(registered)
+            registered.append(parameter)
             return None
         original, found = stand_in.get(id(parameter), (None, parameter))
         if original is None or original() is not parameter:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cases.catalogue import CASES, own_cases, select
+from conformance.cases.catalogue import CASES, select
+from conformance.cases.own import Own, own_cases
 from conformance.deviations import deviations
 from conformance_fixtures.write import materialise
 
@@ -110,7 +111,7 @@ def test_a_checkpoint_of_ones_own_brings_its_cases(
         "--conformance-checkpoint", str(checkpoint), "--collect-only", "-q"
     )
 
-    assert ids(collected) == [case.id for case in own_cases(checkpoint)]
+    assert ids(collected) == [case.id for case in own_cases(Own((checkpoint,)))]
 
 
 def test_collecting_imports_no_torch() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from conformance.cases.catalogue import own_cases
+from conformance.cases.own import Own, own_cases
 from conformance.commands.check import check
 from conformance.results.records import read_report
 
@@ -30,7 +30,7 @@ def judge(
     """Check a folder, which must agree in every case; the results by form of load."""
 
     def judged(folder: Path) -> dict[str, dict[str, Any]]:
-        code = check(own_cases(folder), "stock", tmp_path / "report")
+        code = check(own_cases(Own((folder,))), "stock", tmp_path / "report")
         assert code == 0, capsys.readouterr().out
         results = read_report(tmp_path / "report" / "report.jsonl")[1:-1]
         return {result["case"].rpartition("/")[2]: result for result in results}
@@ -42,7 +42,8 @@ def statuses(results: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {form: result["status"] for form, result in results.items()}
 
 
-ALL_AGREE = dict.fromkeys(("as-saved", "base", "other-head", "bfloat16", "float16"), "agree")
+# Loads in several threads are a race in stock, which it does not always lose.
+RACE = "threads"
 
 
 def test_the_published_bert_agrees_as_base_and_under_a_head(judge: Judge) -> None:
@@ -52,7 +53,9 @@ def test_the_published_bert_agrees_as_base_and_under_a_head(judge: Judge) -> Non
     folder = Path(package.origin).with_name("model")
     assert list(folder.glob("*.safetensors"))
 
-    assert statuses(judge(folder)) == ALL_AGREE
+    found = statuses(judge(folder))
+    assert {status for form, status in found.items() if form != RACE} == {"agree"}
+    assert {"as-saved", "base", "masked-lm", "token-classification", "sharded"} < found.keys()
 
 
 def _llama() -> Any:
@@ -118,7 +121,7 @@ def test_what_stock_saved_in_shards_agrees(
     results = statuses(judge(folder))
 
     assert results["as-saved"] == results["base"] == results["float16"] == "agree"
-    assert set(results.values()) <= {"agree", "skip"}, "another head need not exist"
+    assert {status for form, status in results.items() if form != RACE} == {"agree"}
 
 
 def test_the_ties_of_gpt2_and_t5_are_really_judged(
@@ -140,7 +143,7 @@ def test_the_ties_of_gpt2_and_t5_are_really_judged(
         embedding.weight = nn.Parameter(embedding.weight.detach().clone())
         return model, info
 
-    result = judge_case(own_cases(folder)[0], judging(untied))
+    result = judge_case(own_cases(Own((folder,)))[0], judging(untied))
 
     assert {(d.kind, d.where) for d in result.divergences} == {
         ("tie", "decoder.embed_tokens.weight")

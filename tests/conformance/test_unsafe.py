@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from conformance.cases.case import Torch
+from conformance.cases.own import Own
 from conformance.cases.token_cases import PREFIX, Load, load_of
 from conformance.cli import COMMANDS, main
 from conformance.inspect.load_record import digest
@@ -224,7 +225,7 @@ def test_a_probe_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     python = Path(sys.executable)
     with (
         our_packages() as ours,
-        Probe(python, ours, checkpoints=[folder], seconds=60) as probe,
+        Probe(python, ours, own=Own((folder,)), seconds=60) as probe,
     ):
         for loader in ("stock", "reference"):
             seen = probe.observe(f"own/{folder.name}/as-saved", loader)
@@ -267,7 +268,7 @@ def test_a_record_decides_no_import(
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["verify", str(changed(record, tmp_path, model=model))]) == 64
     told = capsys.readouterr().err
-    assert model in told and f"--model {model}" in told
+    assert model in told and f"--model-class {model}" in told
     assert not mark.exists()
 
 
@@ -282,7 +283,7 @@ def test_the_command_line_may_name_the_class(
     own = "conformance.world.user_models:WithHook"
     file = tmp_path / "own.json"
     assert main(["record", str(materialise("llama-f32")), "--out", str(file), "--model", own]) == 0
-    assert f"--model {own}" in capsys.readouterr().out
+    assert f"--model-class {own}" in capsys.readouterr().out
     assert main(["verify", str(file)]) == 64
     assert main(["verify", str(file), "--model", own]) == 0
 

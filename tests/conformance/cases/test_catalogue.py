@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from conformance.cases.case import ACCEPTABLE, INVALID, VALID, Case
-from conformance.cases.catalogue import CASES, own_cases, select
+from conformance.cases.catalogue import CASES, select
+from conformance.cases.own import REWRITTEN, Own, own_cases
 from conformance.judge.checks import objections
 from conformance.judge.session import baseline_of
 from conformance.observe.observe import observe
 from conformance.spec import STAGES, clauses
 from conformance_fixtures.faults import FAULTS
 from conformance_fixtures.recipes import RECIPES
+from conformance_fixtures.write import materialise
+
+# Cases of all stages at once.
+OF_NO_STAGE = {"COMBO", "SHAPE"}
 
 
 def test_ids_are_unique_and_readable() -> None:
@@ -22,12 +28,12 @@ def test_ids_are_unique_and_readable() -> None:
 
     assert len(set(ids)) == len(ids)
     for name in ids:
-        assert re.fullmatch(r"[a-z]{3}/[a-z0-9]+(-[a-z0-9]+)*", name)
-        assert name.partition("/")[0].upper() in STAGES
+        assert re.fullmatch(r"[a-z]{3,5}/[a-z0-9]+(-[a-z0-9]+)*", name)
+        assert name.partition("/")[0].upper() in {*STAGES, *OF_NO_STAGE}
 
 
 def test_every_stage_has_a_case_of_its_own() -> None:
-    assert {case.id.partition("/")[0].upper() for case in CASES} == set(STAGES)
+    assert {case.id.partition("/")[0].upper() for case in CASES} == {*STAGES, *OF_NO_STAGE}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -92,17 +98,16 @@ def test_selection_reads_its_arguments_once() -> None:
     ]
 
 
-def test_a_checkpoint_of_ones_own_is_loaded_as_saved_as_base_under_a_head_and_cast(
-    tmp_path: Path,
-) -> None:
+def test_a_checkpoint_of_ones_own_is_loaded_in_every_way_that_applies(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    folder.mkdir()
-    cases = {case.id: case for case in own_cases(folder)}
+    shutil.copytree(materialise("llama-f32"), folder)
+    cases = {case.id: case for case in own_cases(Own((folder,)))}
 
-    assert set(cases) == {
-        f"own/mine/{form}" for form in ("as-saved", "base", "other-head", "bfloat16", "float16")
-    }
-    assert all(case.source() == folder for case in cases.values())
+    forms = {case.rpartition("/")[2] for case in cases}
+    assert forms > {"as-saved", "base", "causal-lm", "sequence-classification", "float16"}
+    assert forms > {"auto", "disk-offload", "threads", "saved-again", *REWRITTEN}
+    assert "seq2seq-lm" not in forms  # the config says that it is no encoder-decoder
+    assert all(case.source() == folder for case in cases.values() if not case.rewritten)
     assert all(set(case.clauses) <= set(clauses()) for case in cases.values())
     assert cases["own/mine/as-saved"].model_class() is None
     assert cases["own/mine/base"].model_class().__name__ == "AutoModel"
@@ -116,4 +121,4 @@ def test_a_checkpoint_given_as_the_current_folder_has_a_name(
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path / "mine")
 
-    assert own_cases(Path())[0].id == "own/mine/as-saved"
+    assert own_cases(Own((Path(),)))[0].id == "own/mine/as-saved"

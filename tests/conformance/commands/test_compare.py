@@ -14,7 +14,7 @@ from rich.console import Console
 from conformance.cases.catalogue import CASES
 from conformance.cli import main
 from conformance.judge.changes import FIXED, Change, is_common
-from conformance.report.change_table import headline_table, headlines
+from conformance.report.tables.change_table import headline_table, headlines
 from conformance.results.records import Divergence, read_report
 from conformance.spec import clauses
 
@@ -147,7 +147,7 @@ def test_a_crash_in_one_load_is_told_and_the_others_are_judged(
     words = ["current", target, "--case", "cfg/override", "--case", "out/f32-3"]
     code, records = compared(tmp_path / "out", *words)
     assert code == 2
-    assert changes_of(records) == {"cfg/override": "incomparable", "out/f32-3": "unchanged"}
+    assert changes_of(records) == {"cfg/override": "not judged", "out/f32-3": "unchanged"}
     told = capsys.readouterr().out
     assert "stock: the process ended with exit code 7" in told
 
@@ -166,7 +166,8 @@ def test_a_checkpoint_of_ones_own_has_its_seconds_and_memory(
     assert all(seconds > 0 for seconds in change["seconds"])
     told = capsys.readouterr().out
     assert "MiB" in told
-    assert "torch.bfloat16 → torch.float32" in told
+    assert "loads as float32 (was bfloat16)" in told
+    assert 'pass dtype="bfloat16" to keep' in " ".join(told.split())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from conformance.judge.changes import (
     ADDED,
     CHANGED,
     FIXED,
-    INCOMPARABLE,
+    NOT_JUDGED,
     REGRESSED,
     REMOVED,
     UNCHANGED,
@@ -24,9 +24,8 @@ from conformance.judge.changes import (
     change,
     changes,
     exit_code,
-    in_words,
-    moved_by,
 )
+from conformance.judge.moved_outputs import in_words, moved_by
 from conformance.results.records import (
     AGREE,
     DIVERGE,
@@ -125,12 +124,12 @@ def test_two_clauses_that_take_turns_are_told_apart() -> None:
         outcome(KNOWN, LOST_TIE, seen=UNTIED),
         outcome(KNOWN, other, seen=with_head(requires_grad=False)),
     )
-    assert (found.change, found.regressed, found.fixed) == (CHANGED, ("INI-3",), ("TIE-4",))
+    assert (found.change, found.regressed, found.fixed) == (REGRESSED, ("INI-3",), ("TIE-4",))
 
 
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
-    [(SKIP, AGREE, ADDED), (AGREE, SKIP, REMOVED), (SKIP, SKIP, UNCHANGED)],
+    [(SKIP, AGREE, ADDED), (AGREE, SKIP, REMOVED), (SKIP, SKIP, NOT_JUDGED)],
 )
 def test_cases_that_apply_in_one_target_only(first: str, second: str, expected: str) -> None:
     assert change(outcome(first), outcome(second)).change == expected
@@ -140,7 +139,7 @@ def test_what_was_not_observed_cannot_be_compared_and_says_why() -> None:
     died = outcome(ERROR, seen=None, reason="stock: killed by SIGKILL", target="2.0")
     for pair in ((outcome(), died), (died, outcome())):
         found = change(*pair)
-        assert found.change == INCOMPARABLE
+        assert found.change == NOT_JUDGED
         assert found.reason == "2.0: stock: killed by SIGKILL"
     assert exit_code([change(outcome(), died)]) == 2
 
@@ -148,14 +147,14 @@ def test_what_was_not_observed_cannot_be_compared_and_says_why() -> None:
 def test_a_message_or_state_that_only_verdicts_tell_of_counts() -> None:
     threads = Divergence("state", "threads", 2, 1, "STA-1")
     found = change(outcome(), outcome(KNOWN, threads))
-    assert (found.change, found.divergences) == (REGRESSED, (threads,))
+    assert (found.change, found.divergences) == (REGRESSED, (replace(threads, right="first"),))
     gone = change(outcome(KNOWN, threads), outcome())
     assert [(d.expected, d.actual) for d in gone.divergences] == [(1, 2)]
 
 
 def test_a_check_without_a_comparison_counts() -> None:
     wrong = Divergence("values", HEAD, "mean 0", "mean 3", "MIS-1")
-    assert change(outcome(), outcome(KNOWN, wrong)).divergences == (wrong,)
+    assert change(outcome(), outcome(KNOWN, wrong)).divergences == (replace(wrong, right="first"),)
 
 
 @pytest.mark.parametrize(

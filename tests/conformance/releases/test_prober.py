@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conformance.cases.own import Own
 from conformance.releases.prober import NotObserved, Probe, TargetUnusable, our_packages
 
 OBSERVATION = {"seconds": 1.5}
@@ -39,9 +40,10 @@ def ours(tmp_path: Path) -> Path:
 
 
 def test_loads_are_observed_in_one_process(ours: Path) -> None:
-    with Probe(Path(sys.executable), ours, checkpoints=[Path("a")]) as probe:
+    own = Own((Path("a"),))
+    with Probe(Path(sys.executable), ours, own=own) as probe:
         first, second = (probe.observe("fine", "stock") for _ in range(2))
-        assert probe.ready == {"release": "1.0", "arguments": ["stock", str(Path("a").resolve())]}
+        assert probe.ready == {"release": "1.0", "arguments": ["stock", own.to_json()]}
     assert first.seconds == 1.5
     assert first.info == second.info != {"pid": os.getpid()}
 

@@ -61,9 +61,10 @@ def test_ones_own_checkpoints_have_their_costs(reported: Callable[..., Path]) ->
         peak_bytes=(3 * 2**20, 4 * 2**20),
     )
     text = commented(reported([result(own.case, AGREE)], [own]))
-    costs = "1.50 → - | 3 MiB → 4 MiB"
+    costs = "1.50 s → - | 3 MiB → 4 MiB"
     what = "`dtype of lm_head.weight: a → b`"
     assert f"| `own/mine/as-saved` | ≠ changed | {costs} | {what} |" in text
+    assert "| `mine` | wrong-model | `loads as b (was a): lm_head.weight" in text
 
 
 def test_a_check_has_a_row_a_clause_that_is_broken(reported: Callable[..., Path]) -> None:
@@ -110,7 +111,7 @@ def test_a_name_is_never_markup(hostile: str, reported: Callable[..., Path]) -> 
     assert len(page.having("details")) == 1
     assert len(page.having("h3")) == 1
     # Every row has as many cells as its table has columns.
-    assert len(page.having("td")) == 3 * 1 + 6 * 1 + 5 * 1
+    assert len(page.having("td")) == 3 * 1 + 6 * 1 + 5 * 1 + 5 * 1
     outside = "".join(text for tag, text in page.texts if tag not in ("code", "pre", "summary"))
     assert "@someone" not in outside and "alert" not in outside
     assert "\x1b" not in text and "\u202e" not in text

@@ -89,6 +89,7 @@ def test_a_result_has_the_fields_of_the_contract() -> None:
             "detail": "why",
             "impact": "",
             "deviation": "",
+            "right": "",
         }
     ]
 

@@ -14,7 +14,8 @@ import torch
 from conformance import cli
 from conformance.cases import gpu
 from conformance.cases.case import Case, Torch
-from conformance.cases.catalogue import CASES, IDS, catalogue, on, own_cases
+from conformance.cases.catalogue import CASES, IDS, catalogue, on
+from conformance.cases.own import Own, own_cases
 from conformance.judge.session import judge, rerun
 from conformance.observe.loaders import stock
 from conformance.observe.outputs import _home
@@ -148,7 +149,10 @@ def test_a_run_without_a_gpu_is_no_verdict(
 
 
 def test_a_checkpoint_of_ones_own_goes_to_the_device(tmp_path: Any) -> None:
-    case = on("cuda", own_cases(tmp_path)[-1])
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
+    cases = {case.id.rpartition("/")[2]: case for case in own_cases(Own((tmp_path,)))}
+    case = on("cuda", cases["float16"])
     assert (case.device, case.options["device_map"]) == ("cuda", "cuda")
     assert case.options["dtype"] == Torch("float16")
     assert on("cpu", case) is case

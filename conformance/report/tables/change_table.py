@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from conformance.judge.changes import CHANGED, CHANGES, FIXED, INCOMPARABLE, REGRESSED, Change
+from conformance.judge.changes import CHANGED, CHANGES, FIXED, NOT_JUDGED, REGRESSED, Change
 from conformance.report.console import console
 from conformance.report.explanation import shown
+from conformance.report.tables.own_table import own_table
 from conformance.results.impacts import counted, gravest, of_kind
 from conformance.results.name_patterns import grouped
 from conformance.results.records import Divergence
 from conformance.results.text import plain
 from conformance.spec import clauses
 
-STYLES = {REGRESSED: "bold red", CHANGED: "yellow", FIXED: "green", INCOMPARABLE: "bold red"}
+STYLES = {REGRESSED: "bold red", CHANGED: "yellow", FIXED: "green", NOT_JUDGED: "bold red"}
 
 # What says most of a load that is not the same comes first.
 TELLING = (
@@ -166,21 +167,6 @@ def headline_table(found: Sequence[Row]) -> Table:
     return table
 
 
-def own_table(changes: Sequence[Change]) -> Table:
-    """Changes of the user's checkpoints: verdict, seconds and peak memory, before and after."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("checkpoint", "change", "seconds", "peak memory", "what"):
-        table.add_column(name)
-    for change in changes:
-        table.add_row(
-            Text(plain(change.case)),
-            Text(change.change, style=STYLES.get(change.change, "")),
-            *costs(change),
-            Text(what_of(change)),
-        )
-    return table
-
-
 def what_of(change: Change) -> str:
     """Why the two loads cannot be compared, or their chief difference; empty without one."""
     if change.reason or not change.divergences:
@@ -191,7 +177,7 @@ def what_of(change: Change) -> str:
 def costs(change: Change) -> tuple[str, str]:
     """The seconds and the peak memory of a compared load, before and after."""
     return (
-        _before_and_after([None if s is None else f"{s:.2f}" for s in change.seconds]),
+        _before_and_after([None if s is None else f"{s:.2f} s" for s in change.seconds]),
         _before_and_after(
             [None if b is None else f"{b / 2**20:.0f} MiB" for b in change.peak_bytes]
         ),
@@ -243,6 +229,9 @@ def notes(changes: Sequence[Change]) -> list[str]:
     if defaults:
         names = plain(", ".join(place for place, _ in defaults.most_common(4)))
         lines.append(f"{len(defaults)} fields or buffers that only one release has: {names}, …")
+    for each in changes:
+        if each.checkpoint and each.case.endswith("/as-saved"):
+            lines.append(plain(f"{each.checkpoint}, as saved: {', '.join(costs(each))}"))
     return [*lines, *(f"accepted: {plain(each.case)}: {plain(each.accepted)}" for each in accepted)]
 
 
@@ -255,10 +244,14 @@ def show_changes(
     screen.print(environment_table(versions), "")
     if found := headlines(changes):
         screen.print(headline_table(found), "")
-    screen.print(own_table(own) if own else change_table(changes), "")
+    for step in dict.fromkeys((change.before, change.after) for change in own):
+        of_step = [change for change in own if (change.before, change.after) == step]
+        screen.print(Text(plain(" → ".join(step)), style="bold"), own_table(of_step), "", sep="\n")
+    if len(own) < len(changes):
+        screen.print(change_table([each for each in changes if each not in own]), "")
     for change in changes:
-        told = (REGRESSED, INCOMPARABLE, CHANGED) if own else (REGRESSED, INCOMPARABLE)
-        if change.change in told and not change.accepted:
+        told = change.change in (REGRESSED, NOT_JUDGED) and change not in own
+        if told and not change.accepted:
             screen.print(Text("\n".join(news(change)) + "\n"), soft_wrap=True)
     for line in [*notes(changes), *foot, summary(changes)]:
         screen.print(Text(line), soft_wrap=True)

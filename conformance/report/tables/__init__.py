@@ -1,0 +1,1 @@
+"""The tables that commands print and pages show: changes, own checkpoints, releases."""
