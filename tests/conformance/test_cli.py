@@ -803,3 +803,37 @@ def test_a_case_of_the_hub_runs_again_by_its_id(run: Run, tmp_path: Path) -> Non
 
     assert code == 1
     assert "RES-14" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "exit codes:"),
+        (["--version"], 0, "from-pretrained-conformance"),
+        (["compare", "--help"], 0, "--fail-on"),
+        (["spec", "tie-1"], 0, "TIE-1: "),
+        (["spec", "TIE"], 0, "TIE-2"),
+        ([], 64, "a COMMAND is missing"),
+        (["chekc"], 64, "there is no command 'chekc'; did you mean check?"),
+        (["compare", "4.57.6", "5.0.0", "--fail-onn", "x"], 64, "did you mean --fail-on"),
+        (["compare", "a", "b", "--fail-on", "x"], 64, "'x' is none of"),
+        (["bisect", "tie/equal"], 64, "--good"),
+    ],
+)
+def test_help_and_errors_of_usage_import_no_torch(words: list[str], code: int, said: str) -> None:
+    """Which is what makes them quick: torch takes two seconds to import."""
+    script = f"""
+import sys
+from conformance.cli import main
+try:
+    code = main({words!r})
+except SystemExit as left:
+    code = left.code or 0
+slow = {{"torch", "transformers", "numpy"}} & sys.modules.keys()
+print("loaded", sorted(slow), "exit", code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"loaded [] exit {code}"
+    assert said in done.stdout + done.stderr
