@@ -100,7 +100,11 @@ def _make_context(device: torch.device) -> None:
 
 
 # What gives a module, or a whole model, its first values, and whose implementations are skipped.
-INITIALISERS = {"reset_parameters": "torch.nn.modules.", "initialize_weights": "transformers."}
+# By the module of the function: a class of the same library may have another of that name.
+INITIALISERS = {
+    "reset_parameters": "torch.nn.modules.",
+    "initialize_weights": "transformers.modeling_utils",
+}
 
 
 @contextmanager
@@ -153,5 +157,5 @@ def _library_initialisers(kind: type) -> tuple[str, ...]:
     return tuple(n for n, library in INITIALISERS.items() if module_of(n).startswith(library))
 
 
-def _do_not_initialise() -> None:
+def _do_not_initialise(*_: object, **__: object) -> None:
     """What runs in place of an initialiser that is skipped for speed."""
