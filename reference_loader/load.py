@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from reference_loader.model.initialise import initialise
 from reference_loader.model.skeleton import Skeleton, build
 from reference_loader.options import Options, Source
 from reference_loader.plan import decide
+from reference_loader.plan.devices import refuse_absent
 from reference_loader.plan.dtypes import model_dtype
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.source.checkpoint import (
@@ -45,6 +47,8 @@ def load_model(source: Source | None, model_args: tuple[Any, ...], options: Opti
         if not options.ignore_mismatched_sizes:
             decide.refuse_mismatches(plan.mismatched)
         decide.refuse_over_budget(plan, options)
+        refuse_absent(each.device for each in plan.placements)
+        refuse_absent(each.device for each in plan.fresh.values())
 
         before, offloaded = torch.get_rng_state(), Offloaded(options.offload_folder)
         try:
@@ -54,7 +58,8 @@ def load_model(source: Source | None, model_args: tuple[Any, ...], options: Opti
             untied = finish(plan, skeleton.model, architecture, offloaded, options)
         except BaseException:
             # A load that failed has drawn no random numbers and written nothing (STA-2, OFF-9).
-            torch.set_rng_state(before)
+            if plan.fresh:  # else nothing was drawn, and another thread's numbers stay as they are
+                torch.set_rng_state(before)
             offloaded.remove()
             raise
 
@@ -78,6 +83,11 @@ def _prepare(
         BadOptions: not exactly one of a source and a state dict, or a state dict and no config
             (RES-10, RES-11).
     """
+    if not isinstance(source, str | PathLike | None):
+        raise BadOptions(
+            f"The source is a {type(source).__name__}, not a path.",
+            "Pass a folder, a weight file or the id of a repository.",
+        )
     options = replace(options, config=open_config(options))
     if (source is None) == (options.state_dict is None):
         raise BadOptions(

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from os import PathLike
-from typing import Any, Final, Protocol
+from types import NoneType, UnionType
+from typing import Any, Final, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
 
-from reference_loader.errors import UnsupportedOption
+from reference_loader.errors import BadOptions, UnsupportedOption
 
 
+@runtime_checkable
 class ConfigObject(Protocol):
     """An object such as `LlamaConfig` or `GenerationConfig` of transformers."""
 
@@ -140,6 +143,7 @@ class Options:
         Raises:
             UnsupportedOption: an argument that would change the model and that this loader does not
                 support.
+            BadOptions: an option is of a wrong type.
         """
         given = {**kwargs, **named}
         for name in sorted(REFUSED & given.keys()):
@@ -148,8 +152,17 @@ class Options:
                     f"The option {name!r} is not supported by this loader.",
                     "Leave the option out, or load the checkpoint with transformers.",
                 )
-        options = {name: value for name, value in given.items() if name in cls.names()}
-        rest = given.keys() - options.keys() - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
+        # None is no value for an option whose default is another: it stands for the default.
+        defaults = {f.name: f.default for f in fields(cls)}
+        options = {
+            name: value
+            for name, value in given.items()
+            if name in cls.names()
+            and (value is not None or name == "dtype" or defaults[name] is None)
+        }
+        for name, value in options.items():
+            _refuse_wrong_type(name, value)
+        rest = given.keys() - cls.names() - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
         asked, older = given.get("dtype"), given.get("torch_dtype")
         if older is not None and (asked is None or asked is AUTO):
             options["dtype"] = older
@@ -159,3 +172,31 @@ class Options:
     def names(cls) -> frozenset[str]:
         """The names of all options."""
         return frozenset(f.name for f in fields(cls)) - {"overrides"}
+
+
+# Options that are checked where they are used, with an error that says more.
+_CHECKED_ELSEWHERE = (
+    *("model_class", "config", "state_dict", "dtype", "device_map", "key_mapping"),
+    "trust_remote_code",  # whatever is not True trusts nothing (FMT-22)
+)
+
+
+def _refuse_wrong_type(name: str, value: object) -> None:
+    """Raise BadOptions unless the value has a type that the option is declared with."""
+    if name not in _CHECKED_ELSEWHERE and not isinstance(value, _types(name)):
+        hint = Options.__annotations__[name]
+        raise BadOptions(
+            f"{name}={value!r} is a {type(value).__name__}.", f"The option takes {hint}."
+        )
+
+
+@cache
+def _types(name: str) -> tuple[type, ...]:
+    """The types that `isinstance` accepts for an option, by its declaration.
+
+    Whatever takes a flag also takes 0, 1 and None, as transformers does.
+    """
+    declared = get_type_hints(Options)[name]
+    parts = get_args(declared) if get_origin(declared) is UnionType else (declared,)
+    found = tuple(object if part is Any else get_origin(part) or part for part in parts)
+    return (*found, int, NoneType) if bool in found else found

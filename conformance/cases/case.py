@@ -159,6 +159,7 @@ class Case:
         under: what the caller has set when the load begins, by names of `process.SURROUNDINGS`.
         threads: how many such loads run at once.
         copied: whether the load gets a copy of the checkpoint, which its class changes.
+        plain: whether the call leaves `output_loading_info` out, as most calls do; others set it.
         device: what it needs, `cpu` or `cuda`; where it loads to is for its options to say.
         rewritten: how the weight files of `folder` are written anew, in a copy of it; "" as is.
         saved: whether the model is saved, and the load that is observed is that of what was saved.
@@ -183,10 +184,18 @@ class Case:
     copied: bool = False
     device: str = "cpu"
     new_tokens: int = 6
+    plain: bool = False
     rewritten: str = ""
     saved: bool = False
     unfit: str = ""
     optional: bool = False
+
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments of the call, with the loading info unless it is `plain`.
+
+        They are the case's own values: whoever loads copies what a loader could change.
+        """
+        return {**({} if self.plain else {"output_loading_info": True}), **self.options}
 
     def source(self) -> Path:
         """The checkpoint's folder, written on the first call."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from conformance.cases import (
     cfg,
+    combo,
     dty,
     fmt,
     gpu,
@@ -21,13 +22,18 @@ from conformance.cases import (
     out,
     plc,
     res,
+    shapes,
     sta,
     tie,
     token_cases,
+    use,
 )
 from conformance.cases.case import VALID, Case
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
+STAGES = (
+    *(res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(combo, shapes),
+)
 
 CASES: tuple[Case, ...] = tuple(case for stage in STAGES for case in stage.CASES)
 

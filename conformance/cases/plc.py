@@ -43,7 +43,7 @@ BUDGETS: dict[str, Any] = {
 
 def budgeted(name: str, mode: str = "auto", recipe: str = "llama-f32") -> Case:
     """A map by budget; what does not fit goes to disk."""
-    clauses = ("PLC-5", "PLC-6", "PLC-8", "OFF-1")
+    clauses = ("PLC-5", "PLC-6", "PLC-8", "OFF-1", "CFG-40")
     options = {"max_memory": BUDGETS[name], "offload_folder": EmptyFolder()}
     words = [name, *(() if mode == "auto" else (mode.replace("_", "-"),))]
     words += ["tied"] if "tied" in recipe else []

@@ -73,6 +73,7 @@ def _compared(
         *_mapping("generation-config", expected.generation_config, actual.generation_config),
         *_mapping("device-map", expected.device_map, actual.device_map),
         *_mapping("output", expected.outputs, actual.outputs),
+        *_mapping("gradient", _gradients(expected), _gradients(actual)),
         *_state(actual),
         *_mapping("state", _left(expected), _left(actual)),
     ]
@@ -134,6 +135,11 @@ def _classes(observation: Observation, other: Observation) -> dict[str, str]:
 
 def _training(observation: Observation) -> dict[str, bool]:
     return {name or "(model)": flags[1] for name, flags in observation.modules.items()}
+
+
+def _gradients(observation: Observation) -> dict[str, Any]:
+    """Parameter to the fingerprint of its gradient."""
+    return {name: facts["fingerprint"] for name, facts in observation.gradients.items()}
 
 
 def _state(actual: Observation) -> Iterator[Divergence]:

@@ -6,6 +6,7 @@ Each is stock with one thing done to what goes in, to what comes out, or around 
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 from conformance.mutants import (
@@ -20,24 +21,32 @@ from conformance.mutants import (
     mis,
     off,
     out,
+    pairs,
     plc,
     res,
+    sizes,
     sta,
     tie,
+    use,
 )
 from conformance.mutants.planting import Mutant
 from conformance.observe.loaders import Loader, stock
 
 __all__ = ["MUTANTS", "Mutant", "honest"]
 
-STAGES = (res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
+STAGES = (
+    *(res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(pairs, sizes),
+)
 
-MUTANTS: dict[str, Mutant] = {
-    found.name: found
-    for stage in STAGES
-    for found in vars(stage).values()
-    if isinstance(found, Mutant)
-}
+
+def planted_in(stage: ModuleType) -> list[Mutant]:
+    """The mutants of a file: each by its own name, or in a table `MUTANTS`."""
+    named = [found for found in vars(stage).values() if isinstance(found, Mutant)]
+    return [*named, *getattr(stage, "MUTANTS", ())]
+
+
+MUTANTS: dict[str, Mutant] = {found.name: found for stage in STAGES for found in planted_in(stage)}
 
 
 def honest(model_class: type | None, source: str, **options: Any) -> Any:

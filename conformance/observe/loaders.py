@@ -18,7 +18,8 @@ class UnknownLoader(ValueError):
 def stock(model_class: Any, source: str | None, **options: Any) -> Any:
     """The installed transformers; without a class, the one that the config names."""
     if model_class is None and source is not None:
-        model_class = named_class(source, options.get("trust_remote_code") is True)
+        trusted = options.get("trust_remote_code") is True
+        model_class = named_class(source, trusted, options.get("subfolder") or "")
     return model_class.from_pretrained(source, **options)
 
 
@@ -27,14 +28,16 @@ def reference(model_class: type | None, source: str | None, **options: Any) -> A
     return from_pretrained(source, model_class=model_class, **options)
 
 
-def named_class(source: str, trusted: bool = False) -> type:
+def named_class(source: str, trusted: bool = False, subfolder: str = "") -> type:
     """The class that the first of the config's `architectures` names.
 
     If the code of the checkpoint is trusted and has that class: the Auto class that returns it.
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trusted)
+    config = transformers.AutoConfig.from_pretrained(
+        source, trust_remote_code=trusted, subfolder=subfolder
+    )
     code = getattr(config, "auto_map", None) or {}
     for name in config.architectures or ():
         for auto_class, reference in code.items() if trusted else ():

@@ -6,12 +6,10 @@ transformers and our own packages.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import io
 import logging
 import resource
-import shutil
 import tempfile
 import time
 import warnings
@@ -22,18 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from conformance.cases.case import (
     SEED,
     Case,
-    CommitId,
-    ConfigFolder,
-    ConfigObject,
-    EmptyFolder,
-    StoredStateDict,
-    Torch,
 )
 from conformance.observe.facts import (
     model_of,
@@ -43,15 +34,17 @@ from conformance.observe.facts import (
     observe_info,
     observe_modules,
     observe_tensors,
-    text_of,
     unchanged,
 )
 from conformance.observe.float64 import accuracy
+from conformance.observe.gradients import observe_gradients
+from conformance.observe.keywords import keywords, options_text
 from conformance.observe.loaders import Loader
 from conformance.observe.outputs import observe_logits, observe_outputs
 from conformance.observe.tensor_details import observe_details
+from conformance.observe.usage import observe_usage
 from conformance.results.records import Observation
-from conformance.world.hub_world import Served, commit_id, sourced
+from conformance.world.hub_world import Served, sourced
 from conformance.world.mapped_files import mapped, watched
 from conformance.world.process import Library, poisoned_memory, process_state, put_back, surrounded
 from conformance.world.standard_input import ended_input
@@ -82,7 +75,8 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
     """
     source = case.source()
     model_class = case.model_class()
-    options, passed_config = _options(case, source, model_class)
+    options, passed_config = keywords(case, source, model_class)
+    given = options_text(options)
     served: Served | None = None
     threads: list[dict[str, Any]] = []
 
@@ -120,6 +114,7 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
         threads=tuple(threads),
         resident_bytes=resident.peak if resident else None,
     )
+    seen = _with_options(seen, given, options_text(options))
     if seen.exception is not None:
         return Loaded(seen, None)
     seen = replace(seen, state={**seen.state, "left": _left(options)})
@@ -128,7 +123,8 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
         seen = _described(case, source, result, seen)
         if passed_config is not None:
             seen = replace(seen, config={**seen.config, PASSED: unchanged(*passed_config)})
-        return Loaded(_with_outputs(case, model, seen, measured), model)
+        seen = _with_outputs(case, model, seen, measured)
+        return Loaded(_with_usage(case, source, loader, seen), model)
 
 
 def _facts_of(result: Any) -> dict[str, Any]:
@@ -196,6 +192,29 @@ def _with_outputs(case: Case, model: Any, seen: Observation, measured: bool) -> 
     )
 
 
+def _with_usage(case: Case, source: Path, loader: Loader, seen: Observation) -> Observation:
+    """What can be done with the model. Each use has a model that is loaded for it: what it does to
+    that model shows nowhere else."""
+
+    def again(folder: Path, without: tuple[str, ...] = (), **changed: Any) -> Any:
+        model_class = changed.pop("model_class", None) or case.model_class()
+        options = keywords(case, folder, model_class)[0]
+        kept = {name: value for name, value in options.items() if name not in without}
+        given = str(folder) if "state_dict" in without else case.given_source(folder)
+        torch.manual_seed(SEED)
+        with poisoned_memory():
+            return loader(model_class, given, **(kept | changed))
+
+    gradients = {"USE-1", "USE-2"} & set(case.clauses)
+    return replace(
+        seen,
+        usage=observe_usage(case, source, again),
+        gradients=observe_gradients(model_of(again(source)), "USE-2" in gradients)
+        if gradients
+        else {},
+    )
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep loaders from writing to the terminal."""
@@ -222,40 +241,14 @@ def _progress_bars(wanted: bool) -> bool:
     return bool(before)
 
 
-def _options(
-    case: Case, source: Path, model_class: type | None
-) -> tuple[dict[str, Any], tuple[Any, str] | None]:
-    """The keyword arguments, and a config object among them with its text before the load."""
-    options = {"output_loading_info": True} | dict(case.options)
-    passed = None
-    for name, value in options.items():
-        if isinstance(value, Torch):
-            options[name] = _of_torch(value)
-        elif name == "device_map" and isinstance(value, Mapping):
-            options[name] = {key: _of_torch(place) for key, place in value.items()}
-        elif isinstance(value, EmptyFolder):
-            options[name] = _empty_folder()
-        elif isinstance(value, ConfigFolder):
-            options[name] = value.path()
-        elif isinstance(value, CommitId):
-            options[name] = commit_id(source)
-        elif isinstance(value, StoredStateDict):
-            options[name] = load_file(source / "model.safetensors")
-        elif isinstance(value, ConfigObject):
-            config = model_class.config_class.from_pretrained(str(source))  # type: ignore[union-attr]
-            for field, changed in value.changes.items():
-                setattr(config, field, changed)
-            options[name], passed = config, (config, text_of(config))
-    return options, passed
-
-
-def _of_torch(value: Any) -> Any:
-    """The member of torch that a `Torch` names; any other value as it is."""
-    if not isinstance(value, Torch):
-        return value
-    member, _, argument = value.name.partition(":")
-    found = getattr(torch, member)
-    return found(argument) if argument else found
+def _with_options(
+    seen: Observation, before: Mapping[str, str], after: Mapping[str, str]
+) -> Observation:
+    """The options that the caller passed are noted with the state of the process (CFG-40)."""
+    state = dict(seen.state)
+    for when, texts in (("before", before), ("after", after)):
+        state[when] = {**state[when], **texts}
+    return replace(seen, state=state)
 
 
 def _left(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,13 +258,6 @@ def _left(options: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     files = sorted(path.name for path in folder.rglob("*") if path.name != "index.json")
     return {"offload_folder": [name.rpartition(".")[0] for name in files]}
-
-
-def _empty_folder() -> Path:
-    """A folder that lasts as long as the process: the model reads from it while it is in use."""
-    folder = Path(tempfile.mkdtemp(prefix="conformance-offload-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _peak_bytes() -> int:

@@ -165,7 +165,7 @@ def _python_value(value: Any, within: str = "") -> str:
 def _load_functions(case: Case, bundle: Bundle) -> str:
     """The script's functions `options` and `load`."""
     name = _model_name(case, bundle)
-    given = {"output_loading_info": True, **case.options}
+    given = case.keywords()
     options = [
         f"        {key!r}: {_option_literal(value, bundle, name)}," for key, value in given.items()
     ]

@@ -46,8 +46,12 @@ OF_KIND = {
     "kind-of-tensor": WRONG_MODEL,
     "training": WRONG_MODEL,
     "output": WRONG_MODEL,
+    "gradient": WRONG_MODEL,
+    "order": WRONG_MODEL,  # the state of an optimiser goes by it
+    "module": WRONG_MODEL,  # a hook, an attribute, a shared config
     "generation-config": WRONG_MODEL,  # other tokens
     "rejected": FAILS,
+    "use": FAILS,  # what a user does with a model does not do it
     "device": FAILS,  # left on meta, or not where the forward looks for it
     "accepted": ACCEPTS_BAD,
     "state": RESOURCES,

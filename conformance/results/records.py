@@ -36,6 +36,10 @@ class Observation:
             `tensor_details.observe_details` says.
         logits: every logit, where the case is about them (OUT-2); or None.
         threads: what each of several loads at once did, as `threads.load_in_threads` says.
+        gradients: parameter to the facts of its gradient, as `gradients.observe_gradients` says, in
+            cases of USE-1 and USE-2.
+        usage: clause to what can be done with the model: place to what must be and what is, as
+            `usage.observe_usage` says.
         mappings: how many mappings of the checkpoint's files are left (MEM-2); or None.
         resident_bytes: the most bytes of mapped files that were resident at once (MEM-3); or None.
         seconds: wall time of the load.
@@ -56,6 +60,8 @@ class Observation:
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     logits: Sequence[float] | None = None
     threads: Sequence[Mapping[str, Any]] = ()
+    gradients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    usage: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     mappings: int | None = None
     resident_bytes: int | None = None
     seconds: float = 0.0

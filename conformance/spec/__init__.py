@@ -37,6 +37,7 @@ STAGES = {
     "STA": "Process state",
     "MEM": "Memory",
     "OUT": "Outputs",
+    "USE": "Use of the loaded model",
 }
 
 
@@ -73,16 +74,22 @@ class Clause:
         """The stage of the specification that the clause belongs to, a key of `STAGES`."""
         return self.id.partition("-")[0]
 
+    @property
+    def number(self) -> int:
+        """The number of the clause in its stage."""
+        return int(self.id.partition("-")[2])
+
 
 @cache
 def clauses() -> Mapping[str, Clause]:
     """Every clause by id, stage by stage, in order of number."""
-    found = {}
+    found: dict[str, Clause] = {}
     for stage in STAGES:
         text = files(__package__).joinpath(f"{stage}.toml").read_text("utf-8")
-        for number, entry in enumerate(tomllib.loads(text)["clause"], start=1):
-            clause = _clause_of(stage, number, entry)
-            found[clause.id] = clause
+        last = 0
+        for entry in tomllib.loads(text)["clause"]:
+            clause = _clause_of(stage, last, entry)
+            last, found[clause.id] = clause.number, clause
     return found
 
 
@@ -100,14 +107,19 @@ def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
     return cited[0]
 
 
-def _clause_of(stage: str, number: int, entry: dict[str, object]) -> Clause:
-    """A clause of the specification, from its entry in the stage's TOML file."""
+def _clause_of(stage: str, last: int, entry: dict[str, object]) -> Clause:
+    """A clause of the specification, from its entry in the stage's TOML file.
+
+    Numbers rise and may leave gaps: an id is never given anew, also not that of a clause that was
+    withdrawn before it came out.
+    """
     fields = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
     }
     clause = Clause(**fields)  # type: ignore[arg-type]
-    if clause.id != f"{stage}-{number}" or clause.level not in LEVELS:
-        raise ValueError(
-            f"{stage}.toml: clause {number} has id {clause.id!r}, level {clause.level!r}"
-        )
+    prefix, _, number = clause.id.partition("-")
+    if prefix != stage or not number.isdigit() or int(number) <= last:
+        raise ValueError(f"{stage}.toml: after {stage}-{last} there is a clause {clause.id!r}")
+    if clause.level not in LEVELS:
+        raise ValueError(f"{stage}.toml: {clause.id} has level {clause.level!r}")
     return clause

@@ -55,7 +55,13 @@ class Offloaded:
                 "Pass `offload_folder`.",
             )
         folder = Path(self._folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise BadOptions(
+                f"offload_folder={str(folder)!r} cannot be made: {cause.strerror}.",
+                "Pass a folder that can be written to.",
+            ) from cause
         self._written.append(folder / f"{name}.dat")
         try:
             # The file is written through a mapping, where a full disk would end the process.

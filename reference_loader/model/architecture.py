@@ -82,16 +82,19 @@ class Architecture:
         from accelerate.utils import get_balanced_memory, get_max_memory, infer_auto_device_map
 
         whole = sorted(getattr(model, "_no_split_modules", None) or ())
-        budgets = dict(max_memory) if max_memory is not None else None
+        # The disk is no device that is balanced, and has a place of its own in the result.
+        given = dict(max_memory) if max_memory is not None else None
+        disk = {name: given.pop(name) for name in ("disk",) if given and name in given}
         if mode == "sequential":
-            budgets = get_max_memory(budgets)
+            budgets = get_max_memory(given)
         else:
             budgets = get_balanced_memory(
                 model,
-                max_memory=budgets,
+                max_memory=given,
                 no_split_module_classes=whole,
                 low_zero=mode == "balanced_low_0",
             )
+        budgets = {**budgets, **disk}
         inferred = infer_auto_device_map(model, budgets, no_split_module_classes=whole)
         return dict(inferred)
 

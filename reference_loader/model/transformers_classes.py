@@ -146,11 +146,17 @@ def class_for(asked: Any, config: Any, folder: Path | None, options: Options) ->
             f"{asked.__name__} has no class for the model_type {config.model_type!r}.",
             "Pass another `model_class`.",
         )
-    references = [reference_to(auto_map, str(name)) for name in config.architectures or ()]
-    for name, reference in zip(config.architectures or (), references, strict=True):
+    names = config.architectures or ()
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise BadConfig(
+            f"The config's architectures={names!r} is not a list of names of classes.",
+            "Set it to a list such as ['LlamaForCausalLM'], or pass `model_class`.",
+        )
+    references = [reference_to(auto_map, name) for name in names]
+    for name, reference in zip(names, references, strict=True):
         if reference and trusted(options):
             return _model_code(reference, None, folder, options)
-        found = getattr(transformers, str(name), None)
+        found = getattr(transformers, name, None)
         if isinstance(found, type) and issubclass(found, nn.Module):
             return found
     for reference in filter(None, references):

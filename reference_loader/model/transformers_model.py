@@ -34,6 +34,13 @@ from reference_loader.options import Options
 from reference_loader.source.config_file import read_config
 from reference_loader.source.files import is_file
 
+# What a constructor raises for fields that it cannot work with. An exception class of the model's
+# own reaches the caller unchanged (STA-6).
+UNFIT = (
+    *(ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, MemoryError),
+    *(RuntimeError, TypeError),
+)
+
 
 class TransformersModel(Architecture):
     """A `PreTrainedModel` of the installed transformers, or a user's subclass of one."""
@@ -63,12 +70,19 @@ class TransformersModel(Architecture):
             nested = nested_reference(self.config)
             if nested is not None and "trust_remote_code" in str(cause) and not self._trusted:
                 raise refusal(nested, "config.json") from cause
-            raise BadConfig(
-                f"{self.model_class.__name__} does not accept the config: {cause}",
-                "Check the fields of the config and the arguments of the model class.",
-            ) from cause
+            raise self._bad_config(cause) from cause
+        except UNFIT as cause:
+            raise self._bad_config(cause) from cause
         _patch_output_recorders(model)
         return model
+
+    def _bad_config(self, cause: Exception) -> BadConfig:
+        """The error for a config with which the class cannot be constructed (CFG-11)."""
+        told = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
+        return BadConfig(
+            f"{self.model_class.__name__} does not accept the config: {told}",
+            "Check the fields of the config and the arguments of the model class.",
+        )
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         parts = [

@@ -168,6 +168,7 @@ def decide_places(
     default = torch.empty(0).device
     places = devices.requested(options.device_map, default)
     if isinstance(places, str):
+        devices.budgets(options.max_memory)  # raises for what is no budget
         places = architecture.infer_device_map(skeleton.model, places, options.max_memory)
     if places is not None:
         parameters = skeleton.model.named_parameters(remove_duplicate=False)

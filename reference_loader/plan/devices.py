@@ -110,12 +110,47 @@ def budgets(max_memory: Mapping[Any, Any] | None) -> dict[str, int]:
     """`max_memory` as bytes, by `numbered` names; sizes in words are read as accelerate reads them.
 
     Raises:
-        BadOptions: no device of that name.
+        BadOptions: no device of that name, or a budget that is no size.
     """
+    return {
+        numbered(_device(where)): _bytes(where, size) for where, size in (max_memory or {}).items()
+    }
+
+
+def _bytes(where: Any, size: Any) -> int:
+    """One budget in bytes."""
     from accelerate.utils import convert_file_size_to_int
 
-    given = (max_memory or {}).items()
-    return {numbered(_device(where)): convert_file_size_to_int(size) for where, size in given}
+    try:
+        if isinstance(size, bool) or not isinstance(size, int | str):
+            raise ValueError(f"it is a {type(size).__name__}")
+        found = int(convert_file_size_to_int(size))
+        if found < 0:
+            raise ValueError("it is negative")
+        return found
+    except ValueError as cause:
+        raise BadOptions(
+            f"max_memory[{where!r}]={size!r} is not a size: {cause}.",
+            "Give bytes, or text such as '24GiB'.",
+        ) from cause
+
+
+def refuse_absent(places: Iterable[Any]) -> None:
+    """Raise for a device that this machine does not have.
+
+    Raises:
+        BadOptions: naming the device.
+    """
+    for device in dict.fromkeys(places):
+        if device == DISK or device.type in ("cpu", "meta"):
+            continue
+        try:
+            torch.empty(0, device=device)
+        except Exception as cause:  # of another type for each kind of device
+            raise BadOptions(
+                f"device_map names {device}, which this machine cannot use: {cause}.",
+                "Pass another `device_map`, or none for the CPU.",
+            ) from cause
 
 
 def numbered(where: Any) -> str:

@@ -44,13 +44,12 @@ def resolve(
 
 def mapping_renames(key_mapping: Mapping[str, str] | None) -> list[Rename]:
     """`key_mapping` as renames: each a regular expression and its replacement (MAP-6)."""
-    try:
-        return [_substitution(pattern, into) for pattern, into in (key_mapping or {}).items()]
-    except re.error as cause:
+    if not isinstance(key_mapping, Mapping | None):
         raise BadOptions(
-            f"key_mapping contains an invalid regular expression, {cause.pattern!r}: {cause}.",
-            "Escape the characters that are meant literally.",
-        ) from cause
+            f"key_mapping is a {type(key_mapping).__name__}, not a mapping.",
+            "Pass a dict of regular expressions and their replacements.",
+        )
+    return [_checked(pattern, into) for pattern, into in (key_mapping or {}).items()]
 
 
 def ignored(keys: Iterable[str], patterns: Iterable[str]) -> set[str]:
@@ -74,8 +73,21 @@ def _candidates(key: str, prefix: str) -> tuple[str, ...]:
     return (key, key.removeprefix(f"{prefix}."), f"{prefix}.{key}") if prefix else (key,)
 
 
-def _substitution(pattern: str, into: str) -> Rename:
-    compiled = re.compile(pattern)
+def _checked(pattern: object, into: object) -> Rename:
+    """One entry of `key_mapping` as a rename."""
+    if not isinstance(pattern, str) or not isinstance(into, str):
+        raise BadOptions(
+            f"key_mapping contains {pattern!r}: {into!r}; a pattern and its replacement are text.",
+            "Pass a dict of regular expressions and their replacements.",
+        )
+    try:
+        compiled = re.compile(pattern)
+        compiled.sub(into, "")  # reads the replacement, whether or not anything is found
+    except (re.error, IndexError) as cause:
+        raise BadOptions(
+            f"key_mapping contains an invalid regular expression, {pattern!r}: {into!r}: {cause}.",
+            "Escape the characters that are meant literally; name groups that are there.",
+        ) from cause
     return lambda key: compiled.sub(into, key, count=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -52,7 +53,7 @@ def open_folder(
         LoadError: see `hub.fetch`.
     """
     folder = Path(source) / subfolder
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for a rejected name
         return folder
     if is_file(Path(source)):
         return Path(source).parent
@@ -77,6 +78,10 @@ def open_config(options: Options) -> Any:
     return fetch_config(str(given), options)
 
 
+def _exists(path: str | PathLike[str]) -> bool:
+    return os.path.exists(path)  # noqa: PTH110  Path.exists raises for a rejected name
+
+
 def may_be_id(source: str | PathLike[str]) -> bool:
     """Whether the source has the form of a repository id and does not exist locally.
 
@@ -85,7 +90,7 @@ def may_be_id(source: str | PathLike[str]) -> bool:
         [True, True, False, False, False]
     """
     text = str(source)
-    local = Path(source).is_absolute() or Path(source).exists() or text.startswith((".", "~"))
+    local = Path(source).is_absolute() or _exists(source) or text.startswith((".", "~"))
     return bool(text) and not local and text.count("/") <= 1 and "\\" not in text
 
 

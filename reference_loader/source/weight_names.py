@@ -11,7 +11,7 @@ SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def weight_names(options: Options, named: str | None = None) -> list[str]:
+def weight_names(options: Options, named: object = None) -> list[str]:
     """File names, of which the first that exists is loaded (RES-1 to RES-3, RES-7, RES-8, RES-12).
 
     Args:
@@ -32,8 +32,10 @@ def weight_names(options: Options, named: str | None = None) -> list[str]:
     return [with_variant(name, options.variant) for name in candidates]
 
 
-def _checked(named: str) -> str:
-    if not named.endswith((".safetensors", ".safetensors.index.json")):
+def _checked(named: object) -> str:
+    if not isinstance(named, str) or not named.endswith(
+        (".safetensors", ".safetensors.index.json")
+    ):
         raise BadOptions(
             f"The config's transformers_weights={named!r} does not name a safetensors file.",
             "Set it to a name that ends in .safetensors or .safetensors.index.json.",

@@ -11,12 +11,27 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from conformance.cases.case import VALID, Case
-from conformance.judge.checks import dty, fmt, inf, ini, map, mem, mis, off, out, plc, res, sta, tie
+from conformance.judge.checks import (
+    dty,
+    fmt,
+    inf,
+    ini,
+    map,
+    mem,
+    mis,
+    off,
+    out,
+    plc,
+    res,
+    sta,
+    tie,
+    use,
+)
 from conformance.judge.checks.evidence import Check, Evidence
 from conformance.results.records import Divergence, Observation
 from conformance.spec import clauses
 
-STAGES = (res, fmt, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out)
+STAGES = (res, fmt, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use)
 
 CHECKS: dict[str, Check] = {
     clause: found

@@ -15,7 +15,7 @@ from conformance.cli import EXIT_USAGE, main
 from conformance.commands import selftest as selftest_module
 from conformance.commands.selftest import MOST_CASES, Bench, caught_by, selftest
 from conformance.judge.session import Session, judge
-from conformance.mutants import MUTANTS, STAGES, Mutant, honest
+from conformance.mutants import MUTANTS, STAGES, Mutant, honest, planted_in
 from conformance.mutants.planting import Load, around, coming_out, going_in, ignoring
 from conformance.observe.loaders import reference, stock
 from conformance.report.explanation import explanation
@@ -39,7 +39,7 @@ def test_every_stage_of_loading_has_mutants() -> None:
 
 
 def test_no_mutant_hides_another() -> None:
-    planted = [each for stage in STAGES for each in vars(stage).values() if type(each) is Mutant]
+    planted = [each for stage in STAGES for each in planted_in(stage)]
 
     assert len(planted) == len(MUTANTS)
     assert not set(MUTANTS) & {stage.__name__.rpartition(".")[2] for stage in STAGES}

@@ -1,0 +1,102 @@
+"""The keyword arguments of a load: made anew for each, so that no loader can change a case.
+
+What the caller passes is the caller's: a loader that empties a `key_mapping` or writes to a
+`device_map` is judged for it (CFG-40), and the next load gets what the case says.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from conformance.cases.case import (
+    Case,
+    CommitId,
+    ConfigFolder,
+    ConfigObject,
+    EmptyFolder,
+    StoredStateDict,
+    Torch,
+)
+from conformance.observe.facts import text_of
+from conformance.results.fingerprint import fingerprint
+from conformance.world.hub_world import commit_id
+
+
+def keywords(
+    case: Case, source: Path, model_class: type | None
+) -> tuple[dict[str, Any], tuple[Any, str] | None]:
+    """The keyword arguments, and a config object among them with its text before the load."""
+    options = case.keywords()
+    passed = None
+    for name, value in options.items():
+        if isinstance(value, Torch):
+            options[name] = _of_torch(value)
+        elif name == "device_map" and isinstance(value, Mapping):
+            options[name] = {key: _of_torch(place) for key, place in value.items()}
+        elif isinstance(value, EmptyFolder):
+            options[name] = _empty_folder()
+        elif isinstance(value, ConfigFolder):
+            options[name] = value.path()
+        elif isinstance(value, CommitId):
+            options[name] = commit_id(source)
+        elif isinstance(value, StoredStateDict):
+            options[name] = load_file(source / "model.safetensors")
+        elif isinstance(value, ConfigObject):
+            config = model_class.config_class.from_pretrained(str(source))  # type: ignore[union-attr]
+            for field, changed in value.changes.items():
+                setattr(config, field, deepcopy(changed))
+            options[name], passed = config, (config, text_of(config))
+        else:
+            options[name] = deepcopy(value)
+    return options, passed
+
+
+def options_text(options: Mapping[str, Any]) -> dict[str, str]:
+    """Each mapping or list among the options as text: entries in order, types, tensors by value.
+
+    The objects themselves are named by where Python keeps them: an entry that was replaced by an
+    equal one was written to as well.
+    """
+    return {
+        f"{name} passed": _text(value)
+        for name, value in options.items()
+        if isinstance(value, (Mapping, list))
+    }
+
+
+def _text(value: Any) -> str:
+    """A value that a loader could change in place, as text."""
+    if isinstance(value, Mapping):
+        entries = (f"{_text(key)}: {_text(inner)}" for key, inner in value.items())
+        return f"{type(value).__name__} of {{{', '.join(entries)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"{type(value).__name__} of [{', '.join(map(_text, value))}]"
+    if isinstance(value, torch.Tensor):
+        facts = f"{value.dtype} {list(value.shape)} on {value.device}"
+        return f"{facts} of values {fingerprint(value)} at {id(value):x}"
+    return repr(value)
+
+
+def _of_torch(value: Any) -> Any:
+    """The member of torch that a `Torch` names; any other value as it is."""
+    if not isinstance(value, Torch):
+        return value
+    member, _, argument = value.name.partition(":")
+    found = getattr(torch, member)
+    return found(argument) if argument else found
+
+
+def _empty_folder() -> Path:
+    """A folder that lasts as long as the process: the model reads from it while it is in use."""
+    folder = Path(tempfile.mkdtemp(prefix="conformance-offload-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,81 @@
+"""Model classes of a user with tensors of shapes and kinds that a Llama does not have.
+
+Their names stand in the checkpoints that the fault `every-shape` writes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from transformers import LlamaConfig, LlamaForCausalLM
+
+# Rows and columns of a matrix of more than 2 MiB in float32, of which no power of two is a factor:
+# a loader that casts in chunks has a ragged tail.
+WIDE = (601, 1013)
+
+
+class EveryShape(nn.Module):
+    """Convolutions, counters, a tensor of each number of dimensions, one large and one empty."""
+
+    flags: torch.Tensor
+    levels: torch.Tensor
+    steps: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1d = nn.Conv1d(4, 6, 3)
+        self.grouped = nn.Conv1d(8, 8, 3, groups=4)
+        self.conv2d = nn.Conv2d(3, 5, (2, 3))
+        self.counted = nn.BatchNorm1d(4)
+        self.scaled = weight_norm(nn.Linear(6, 4, bias=False))
+        self.gain = nn.Parameter(torch.tensor(1.0))
+        self.nothing = nn.Parameter(torch.empty(0, 4))
+        self.deep = nn.Parameter(torch.zeros(2, 1, 3, 1, 2))
+        self.wide = nn.Parameter(torch.zeros(WIDE))
+        self.register_buffer("flags", torch.zeros(5, dtype=torch.bool))
+        self.register_buffer("levels", torch.zeros(2, 3, dtype=torch.uint8))
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, like: torch.Tensor) -> torch.Tensor:
+        """A number, shape (), that depends on every tensor; in the dtype of `like`."""
+        dtype, ones = self.wide.dtype, torch.ones
+        parts = (
+            self.conv1d(ones(1, 4, 3, dtype=dtype)),
+            self.grouped(ones(1, 8, 3, dtype=dtype)),
+            self.conv2d(ones(1, 3, 2, 3, dtype=dtype)),
+            self.counted(ones(1, 4, dtype=dtype)),
+            self.scaled(ones(1, 6, dtype=dtype)),
+            self.deep,
+            self.wide[-1, -7:],
+            self.flags.to(dtype),
+            self.levels.to(dtype),
+        )
+        total = sum((part.sum() for part in parts), self.nothing.sum())
+        counted = torch.remainder(self.steps, 7).to(dtype)
+        result: torch.Tensor = (self.gain * total + counted).to(like.dtype)
+        return result
+
+
+class WithEveryShape(LlamaForCausalLM):
+    """Adds a number to its logits that its module of every shape computes."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.shapes = EveryShape()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent, logits plus the number."""
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits + self.shapes(output.logits)
+        return output
+
+
+class WithOldWeightNorm(LlamaForCausalLM):
+    """Has a layer with torch's weight normalisation of old: its tensors are weight_g, weight_v."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.scaled = nn.utils.weight_norm(nn.Linear(config.hidden_size, 4, bias=False))
