@@ -184,7 +184,7 @@ def refuse_own_loading(model_class: Any) -> None:
     from transformers import PreTrainedModel
 
     own = getattr(getattr(model_class, "from_pretrained", None), "__func__", None)
-    usual = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+    usual = PreTrainedModel.from_pretrained.__func__
     if own in (None, usual) or own.__module__.partition(".")[0] == "reference_loader":
         return
     if issubclass(model_class, PreTrainedModel):
