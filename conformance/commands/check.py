@@ -137,10 +137,12 @@ def check(
         code = exit_code(counted, complaints)
         recorder.footer(code, now())
     report = render(folder)
+    # With no impact asked for, what is not shown is a head that the release does not have.
+    judged = len(cases) if shown.impacts else len(results)
     if shown.markdown:
         print(comment(report, [f"stale deviation: {line}" for line in complaints]), end="")
     else:
-        show(results, complaints, _foot(results, session, folder, len(cases)))
+        show(results, complaints, _foot(results, session, folder, judged))
     return code
 
 
