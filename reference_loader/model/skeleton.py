@@ -8,6 +8,7 @@ registers as a parameter goes to meta at that moment.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,8 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils.weak import TensorWeakRef
 
+from reference_loader.errors import LoadError
 from reference_loader.model.draws import DrawsApart
 from reference_loader.speed import initialisers_skipped, restore_initialisers
 
@@ -81,6 +84,7 @@ def build(
 ) -> Skeleton:
     """Construct the model without the memory of its weights.
 
+    A constructor that needs their values runs once more, with memory for all of them.
     Neither torch's generator nor the default dtype are moved.
 
     Args:
@@ -89,21 +93,61 @@ def build(
         real: orders of parameters that keep the memory and the values their constructor gives.
     """
     order: dict[int, int] = {}
-    empty = _parameters_on_meta(order, real)
-    skipping = nullcontext() if real else initialisers_skipped()
-    with _building[0], on_cpu(), DrawsApart(), empty, skipping:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            model = construct()
-        finally:
-            torch.set_default_dtype(before)
+    try:
+        model = _construct(construct, dtype, order, real)
+    except Exception as cause:
+        if not _asked_for_values(cause):
+            raise
+        order = {}
+        model = _construct(construct, dtype, order, range(sys.maxsize))
     modules = dict(model.named_modules(remove_duplicate=False))
+    if not real:
+        _release(modules, order)
     for module in modules.values():
         restore_initialisers(module)
         # As after an initialisation: one that the user asks for later spares what was loaded.
         module.__dict__[NEEDS_NO_VALUES] = True
     return Skeleton(model, _slots(model, order), _ties(modules), modules)
+
+
+def _asked_for_values(cause: BaseException) -> bool:
+    """Whether torch refused to a constructor what needs the values of a weight.
+
+    A word that torch changes one day makes such a constructor an error, not a wrong model.
+    """
+    told = str(cause.__cause__ if isinstance(cause, LoadError) else cause)
+    return any(word in told for word in ("meta tensor", "Meta", "incompatible tensor type"))
+
+
+def _construct(
+    construct: Callable[[], nn.Module],
+    dtype: torch.dtype,
+    order: dict[int, int],
+    real: Container[int],
+) -> nn.Module:
+    """One run of the constructor; `order` is filled with what it registers."""
+    skipping = nullcontext() if real else initialisers_skipped()
+    with _building[0], on_cpu(), DrawsApart(), _parameters_on_meta(order, real), skipping:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            return construct()
+        finally:
+            torch.set_default_dtype(before)
+
+
+def _release(modules: Mapping[str, nn.Module], order: dict[int, int]) -> None:
+    """Take the memory of every parameter that still has some."""
+    released: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+    for module in modules.values():
+        for leaf, parameter in module._parameters.items():
+            if parameter is None or parameter.is_meta or is_lazy(parameter):
+                continue
+            if id(parameter) not in released:
+                released[id(parameter)] = parameter, on_meta(parameter)
+            empty = module._parameters[leaf] = released[id(parameter)][1]
+            if id(parameter) in order:
+                order[id(empty)] = order[id(parameter)]
 
 
 def on_cpu() -> AbstractContextManager[Any]:
@@ -120,7 +164,7 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
     thread = threading.get_ident()
 
     def to_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
-        if threading.get_ident() != thread or id(parameter) in order:
+        if threading.get_ident() != thread or id(parameter) in order or is_lazy(parameter):
             return None
         if parameter.is_meta:  # a copy that the constructor made: others may hold it already
             order[id(parameter)] = len(registered)
@@ -132,7 +176,8 @@ def _parameters_on_meta(order: dict[int, int], real: Container[int]) -> Iterator
             found = parameter if position in real else on_meta(parameter)
             registered.append(found)
             order[id(found)] = position
-            stand_in[id(parameter)] = TensorWeakRef(parameter), found
+            if found is not parameter:
+                stand_in[id(parameter)] = TensorWeakRef(parameter), found
         return found
 
     hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
@@ -153,7 +198,15 @@ def like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
     """`data` as a parameter of the same class, gradient flag and attributes."""
     copy = type(parameter)(data, requires_grad=parameter.requires_grad)
     copy.__dict__.update(parameter.__dict__)
+    for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+        if getattr(parameter, hooks, None):
+            setattr(copy, hooks, getattr(parameter, hooks))
     return copy
+
+
+def is_lazy(tensor: torch.Tensor) -> bool:
+    """Whether it has no shape before the first forward: a parameter of torch's lazy modules."""
+    return isinstance(tensor, UninitializedTensorMixin)
 
 
 def put(model: nn.Module, name: str, tensor: torch.Tensor) -> None:

@@ -83,7 +83,9 @@ def _read_transformers_config(
 def _give_rope_its_old_names(config: Any) -> None:
     """For releases before 5, which ignore `rope_parameters` (CFG-1)."""
     rope = vars(config).get("rope_parameters")
-    if "rope_theta" in vars(config) and isinstance(rope, Mapping):
+    # Release 5 has `rope_scaling` as another name of `rope_parameters`: to set it would empty them.
+    old = {"rope_theta", "rope_scaling"} <= vars(config).keys()
+    if old and isinstance(rope, Mapping):
         config.rope_theta = rope.get("rope_theta", config.rope_theta)
         config.rope_scaling = None if rope.get("rope_type") == "default" else dict(rope)
 
@@ -165,6 +167,38 @@ def class_for(asked: Any, config: Any, folder: Path | None, options: Options) ->
         f"The config's architectures={config.architectures!r} names no class of transformers.",
         "Pass `model_class`.",
     )
+
+
+def config_for_class(asked: Any, model_class: Any, config: Any) -> Any:
+    """The config's text part, if the Auto class `asked` chose a model of text alone (CFG-5)."""
+    part = (getattr(config, "sub_configs", None) or {}).get("text_config")
+    takes = getattr(model_class, "config_class", None)
+    if not hasattr(asked, "_model_mapping") or part is None or takes is not part:
+        return config
+    text = config.get_text_config()
+    if getattr(config, "quantization_config", None) is not None:
+        text.quantization_config = config.quantization_config
+    return text
+
+
+def refuse_own_loading(model_class: Any) -> None:
+    """Refuse a class whose own `from_pretrained` would do more than this load does.
+
+    Raises:
+        UnsupportedOption: the class or a parent overrides `PreTrainedModel.from_pretrained`.
+    """
+    from transformers import PreTrainedModel
+
+    own = getattr(getattr(model_class, "from_pretrained", None), "__func__", None)
+    usual = PreTrainedModel.from_pretrained.__func__
+    if own in (None, usual) or own.__module__.partition(".")[0] == "reference_loader":
+        return
+    if issubclass(model_class, PreTrainedModel):
+        raise UnsupportedOption(
+            f"{model_class.__name__} defines its own from_pretrained, which is not supported by "
+            "this loader.",
+            f"Call {model_class.__name__}.from_pretrained.",
+        )
 
 
 def _config_file(folder: Path | None) -> str:

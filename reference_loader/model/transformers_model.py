@@ -27,7 +27,9 @@ from reference_loader.model.remote_code import (
 from reference_loader.model.transformers_classes import (
     check_arguments,
     class_for,
+    config_for_class,
     config_of,
+    refuse_own_loading,
     refuse_unsupported,
 )
 from reference_loader.options import Options
@@ -52,6 +54,8 @@ class TransformersModel(Architecture):
             self._model_args = model_args
             self.weights_name = getattr(self.config, "transformers_weights", None)
             self.model_class = class_for(options.model_class, self.config, folder, options)
+        refuse_own_loading(self.model_class)
+        self.config = config_for_class(options.model_class, self.model_class, self.config)
         if _generates(self.model_class):
             _check_generation_config(folder)
         check_arguments(self.model_class, self.config, *model_args, **self._model_kwargs)
@@ -203,20 +207,22 @@ def _registered(entry: Any, model: nn.Module, only_renames: bool) -> Rename:
     return rename
 
 
-def _generation_config(model: nn.Module, folder: Path) -> Any:
+def _generation_config(model: Any, folder: Path) -> Any:
     from transformers import GenerationConfig
 
+    # A model may have a class of its own for it (CFG-4).
+    kind = getattr(model, "generation_config_class", GenerationConfig)
     local: dict[str, Any] = {"local_files_only": True}
     path = folder / "generation_config.json"
     if is_file(path):
         try:
-            return GenerationConfig.from_pretrained(str(folder), **local)
+            return kind.from_pretrained(str(folder), **local)
         except ValueError as cause:  # each release checks other fields
             raise BadConfig(
-                f"GenerationConfig does not accept the file {path}: {cause}", "Check its fields."
+                f"{kind.__name__} does not accept the file {path}: {cause}", "Check its fields."
             ) from cause
     if not is_file(folder / "config.json"):
         return model.generation_config
-    return GenerationConfig.from_pretrained(
+    return kind.from_pretrained(
         str(folder), config_file_name="config.json", _from_model_config=True, **local
     )
