@@ -161,7 +161,8 @@ def _reference_fails(case: Case, expected: Observation, broken: Sequence[Diverge
     exception = expected.exception
     for found in broken:
         if not clauses()[found.clause].borrowed:
-            return f"the reference breaks {found.clause}: {found}"
+            told = f"{found.kind} of {found.where}: {found.expected} expected, {found.actual} found"
+            return f"the reference breaks {found.clause}: {told}"
     if (exception is not None) != (case.input_class == INVALID):
         told = f"{exception['types'][0]}: {exception['message']}" if exception else "no error"
         if case.folder is not None:

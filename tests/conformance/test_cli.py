@@ -9,9 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import types
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,6 +26,7 @@ from conformance.commands.spec import as_markdown, describe
 from conformance.judge.session import open_session
 from conformance.mutants import MUTANTS, Mutant
 from conformance.observe.loaders import reference, stock
+from conformance.report import console
 from conformance.results.records import read_report
 from conformance.spec import clauses
 from conformance_fixtures.files import read_safetensors, write_safetensors
@@ -824,6 +827,8 @@ def test_help_and_errors_of_usage_import_no_torch(words: list[str], code: int, s
     """Which is what makes them quick: torch takes two seconds to import."""
     script = f"""
 import sys
+import threading
+import time
 from conformance.cli import main
 try:
     code = main({words!r})
@@ -837,3 +842,24 @@ print("loaded", sorted(slow), "exit", code)
     )
     assert done.stdout.splitlines()[-1] == f"loaded [] exit {code}"
     assert said in done.stdout + done.stderr
+
+
+def test_a_log_gets_a_line_where_work_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "SILENCE", 0.05)
+
+    def slow() -> Iterator[int]:
+        for number in range(3):
+            time.sleep(0.1)
+            yield number
+
+    assert list(console.progress(slow(), 3)) == [0, 1, 2]
+    assert "judged 1 of 3\n" in capsys.readouterr().err
+
+    with console.watching() as progress:
+        advance = progress.task("5.0.0", 2)
+        advance("own/llama/auto")
+        time.sleep(0.2)
+    assert "5.0.0: 0 of 2, own/llama/auto\n" in capsys.readouterr().err
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]

@@ -130,9 +130,14 @@ def bert_classifier(folder: Path) -> None:
 def t5(folder: Path) -> None:
     """A T5, an encoder and a decoder with one embedding."""
     config = transformers.T5Config(
-        vocab_size=128, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+        vocab_size=128,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
         decoder_start_token_id=0,
-    )  # fmt: skip
+    )
     _saved(folder, transformers.T5ForConditionalGeneration(config))
 
 
@@ -200,9 +205,19 @@ def quantised(folder: Path) -> None:
 TWELVE: dict[str, Callable[[Path], None]] = {
     each.__name__.replace("_", "-"): each
     for each in (
-        llama, llama_shards, qwen2, gpt2, bert_classifier, t5, mixtral, qwen3_experts, llava,
-        own_class, adapter, quantised,
-    )  # fmt: skip
+        llama,
+        llama_shards,
+        qwen2,
+        gpt2,
+        bert_classifier,
+        t5,
+        mixtral,
+        qwen3_experts,
+        llava,
+        own_class,
+        adapter,
+        quantised,
+    )
 }
 
 
