@@ -10,7 +10,6 @@ from conformance.judge.session import Session, judge
 from conformance.report.explanation import explanation
 from conformance.results.records import AGREE, KNOWN
 
-
 # Options in combination: `make check` and `make check-plain` judge them, too.
 LONG = ("combo/",)
 
