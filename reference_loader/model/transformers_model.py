@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from reference_loader.errors import BadConfig, UnsupportedOption
-from reference_loader.model.architecture import Architecture, Rename
+from reference_loader.errors import BadConfig
+from reference_loader.model.architecture import Architecture, Converter, Rename
+from reference_loader.model.conversion_table import registered_converters, registered_renames
 from reference_loader.model.remote_code import (
     nested_reference,
     never_asking,
@@ -108,7 +109,10 @@ class TransformersModel(Architecture):
         return mapping if isinstance(mapping, dict) else {}
 
     def renames(self, model: nn.Module) -> list[Rename]:
-        return _registered_renames(model)
+        return registered_renames(model)
+
+    def converters(self, model: nn.Module) -> list[Converter]:
+        return registered_converters(model)
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
         # Buffers that older releases saved and newer ones compute.
@@ -180,31 +184,6 @@ def _patch_output_recorders(model: nn.Module) -> None:
     except ImportError:  # before 5.2
         return
     patch_output_recorders(model)
-
-
-def _registered_renames(model: nn.Module) -> list[Rename]:
-    """The renames in the table of 5.x; a key that needs a conversion raises when it is renamed."""
-    try:
-        from transformers import conversion_mapping
-        from transformers.core_model_loading import WeightRenaming
-    except ImportError:
-        return []
-    table = conversion_mapping.get_model_conversion_mapping(model, add_legacy=False)
-    return [_registered(entry, model, isinstance(entry, WeightRenaming)) for entry in table]
-
-
-def _registered(entry: Any, model: nn.Module, only_renames: bool) -> Rename:
-    def rename(key: str) -> str:
-        renamed, pattern = entry.rename_source_key(key)
-        if pattern is not None and not only_renames:
-            raise UnsupportedOption(
-                f"{type(model).__name__} needs a conversion of the stored tensor {key!r}, which is "
-                "not supported by this loader.",
-                "Load the checkpoint with transformers.",
-            )
-        return str(renamed)
-
-    return rename
 
 
 def _generation_config(model: Any, folder: Path) -> Any:
