@@ -48,7 +48,7 @@ def load_model(source: Source | None, model_args: tuple[Any, ...], options: Opti
         if not options.ignore_mismatched_sizes:
             decide.refuse_mismatches(plan.mismatched)
         decide.refuse_over_budget(plan, options)
-        refuse_absent(each.device for each in (*plan.placements, *plan.conversions))
+        refuse_absent(each.device for each in plan.filled)
         refuse_absent(each.device for each in plan.fresh.values())
 
         before, offloaded = torch.get_rng_state(), Offloaded(options.offload_folder)

@@ -40,19 +40,20 @@ def convert(plan: LoadPlan, skeleton: Skeleton, offloaded: Offloaded) -> None:
             if conversion.pieces is None:
                 result = _computed(conversion, tensors)
             else:
-                device = "cpu" if conversion.device == DISK else conversion.device
-                result = torch.empty(conversion.shape, dtype=conversion.dtype, device=device)
-                for piece in conversion.pieces:
-                    values, file = tensors[piece.source], conversion.sources[piece.source].file
-                    start = values.storage_offset() + piece.offset
-                    part = values.as_strided(piece.size, piece.strides, start)
-                    if conversion.waits:
-                        mapped = files[file]
-                        held = mapped if isinstance(mapped, MappedFile) else None
-                        copy = Copy(part, result[piece.box], held)
-                        carry(copy, plan.workers[conversion.device])
-                    else:
-                        result[piece.box].copy_(part)
+                result = torch.empty(
+                    conversion.shape, dtype=conversion.dtype, device=_memory(conversion)
+                )
+            for piece in conversion.pieces or ():
+                stored, values = conversion.sources[piece.source], tensors[piece.source]
+                start = values.storage_offset() + piece.offset
+                part = values.as_strided(piece.size, piece.strides, start)
+                if not conversion.waits:
+                    result[piece.box].copy_(part)
+                    continue
+                file = files[stored.file]
+                mapped = file if isinstance(file, MappedFile) else None
+                copy = Copy(part, result[piece.box], mapped)
+                carry(copy, plan.workers[conversion.device])
             if conversion.device == DISK:
                 offloaded.write(conversion.target, result)
                 continue
@@ -66,6 +67,11 @@ def _computed(conversion: Conversion, tensors: list[torch.Tensor]) -> torch.Tens
     part = conversion.part
     inputs = {pattern: [next(cast) for _ in keys] for pattern, keys in part.keys.items()}
     made = part.converter.convert(part.first, inputs)[conversion.target]
-    device = "cpu" if conversion.device == DISK else conversion.device
     # Memory of its own: an operation may return a view of the file, or of another result.
-    return made.detach().to(device).clone(memory_format=torch.contiguous_format)
+    own = made.detach().to(_memory(conversion), copy=True)
+    return own.contiguous()
+
+
+def _memory(conversion: Conversion) -> torch.device:
+    """Where a converted tensor is put together."""
+    return torch.device("cpu") if conversion.device == DISK else conversion.device

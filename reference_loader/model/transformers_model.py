@@ -17,7 +17,6 @@ from torch import nn
 
 from reference_loader.errors import BadConfig
 from reference_loader.model.architecture import Architecture, Converter, Rename
-from reference_loader.model.conversion_table import registered_converters, registered_renames
 from reference_loader.model.remote_code import (
     nested_reference,
     never_asking,
@@ -32,6 +31,10 @@ from reference_loader.model.transformers_classes import (
     config_of,
     refuse_own_loading,
     refuse_unsupported,
+)
+from reference_loader.model.transformers_conversions import (
+    registered_converters,
+    registered_renames,
 )
 from reference_loader.options import Options
 from reference_loader.source.config_file import read_config

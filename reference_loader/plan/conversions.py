@@ -115,7 +115,7 @@ def _made(
     Each source is cast before an operation sees it, so all have one dtype by then.
     """
     numbers = count()
-    inputs = {
+    inputs: dict[str, list[torch.Tensor]] = {
         pattern: [traced(next(numbers), stored[key].shape, torch.float32) for key in keys]
         for pattern, keys in parts.items()
     }

@@ -17,6 +17,7 @@ from reference_loader.plan import devices, names
 from reference_loader.plan.conversions import conversions
 from reference_loader.plan.decisions import (
     Action,
+    Conversion,
     Fresh,
     Inventory,
     Match,
@@ -116,13 +117,7 @@ def match(
             f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
             "Check the model class, or rename the keys with `key_mapping`.",
         )
-    for target, tensor in winners.items():
-        if tensor.dtype.is_complex and not skeleton.slots[target].dtype.is_complex:
-            raise BadDtype(
-                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
-                f"{target!r} is {skeleton.slots[target].dtype}.",
-                "Save the real part of the tensor instead.",
-            )
+    _refuse_complex(winners, skeleton)
 
     threads = fast()
     placements, mismatched = [], []
@@ -142,12 +137,9 @@ def match(
 
     # A checkpoint that has a tensor as the model has it needs nothing else for it.
     needed = {key: each for key, each in used.items() if each.target not in winners}
-    converted = []
-    for made in conversions(needed, stored, skeleton, kept, device_map):
-        if isinstance(made, Mismatch):
-            mismatched.append(made)
-        else:
-            converted.append(made)
+    made = [*conversions(needed, stored, skeleton, kept, device_map)]
+    mismatched += [each for each in made if isinstance(each, Mismatch)]
+    converted = tuple(each for each in made if isinstance(each, Conversion))
 
     unexpected = {target for target in targets.values() if target not in skeleton.slots}
     for key in claimed.keys() - used.keys():
@@ -156,12 +148,20 @@ def match(
     superseded = {key for key in losers if targets[key] in skeleton.slots}
     superseded |= used.keys() - needed.keys()
     return Match(
-        tuple(placements),
-        tuple(converted),
-        tuple(mismatched),
-        frozenset(unexpected),
-        frozenset(superseded),
+        *(tuple(placements), converted, tuple(mismatched)),
+        *(frozenset(unexpected), frozenset(superseded)),
     )
+
+
+def _refuse_complex(winners: Mapping[str, StoredTensor], skeleton: Skeleton) -> None:
+    """Raise BadDtype for a complex tensor that would fill a real slot (FMT-10)."""
+    for target, tensor in winners.items():
+        if tensor.dtype.is_complex and not skeleton.slots[target].dtype.is_complex:
+            raise BadDtype(
+                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
+                f"{target!r} is {skeleton.slots[target].dtype}.",
+                "Save the real part of the tensor instead.",
+            )
 
 
 def decide_action(stored: StoredTensor, dtype: torch.dtype, device: Any) -> Action:
@@ -229,8 +229,7 @@ def refuse_over_budget(plan: LoadPlan, options: Options) -> None:
     if plan.device_map is None or str(options.device_map) in devices.INFERRED:
         return
     for name, budget in devices.budgets(options.max_memory).items():
-        stored = (*plan.placements, *plan.conversions)
-        held = sum(each.nbytes for each in stored if devices.numbered(each.device) == name)
+        held = sum(each.nbytes for each in plan.filled if devices.numbered(each.device) == name)
         if held > budget:
             raise BadOptions(
                 f"device_map puts {held:,} bytes on {name}; max_memory allows {budget:,}.",
@@ -314,7 +313,7 @@ def make_plan(
         converters=converters,
         device_map=device_map,
     )
-    filled = {each.target for each in (*matched.placements, *matched.conversions)}
+    filled = {each.target for each in matched.filled}
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
     missing = lacking - {m.name for m in matched.mismatched} - ties.provided
@@ -335,7 +334,7 @@ def make_plan(
         },
         missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
         ignored=frozenset(ignored),
-        workers=workers_for((*matched.placements, *matched.conversions)),
+        workers=workers_for(matched.filled),
         hooks=devices.needs_hooks(device_map),
         weights_only=options.weights_only,
     )

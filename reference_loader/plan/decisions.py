@@ -88,10 +88,9 @@ class Part:
     converter: Converter
 
     def __str__(self) -> str:
-        lists = [
-            keys[0] if len(keys) == 1 else f"{len(keys)} x {keys[0]}" for keys in self.keys.values()
-        ]
-        return f"{', '.join(lists)}: {self.converter.operations}"
+        lists = [(len(keys), keys[0]) for keys in self.keys.values()]
+        told = [first if number == 1 else f"{number} x {first}" for number, first in lists]
+        return f"{', '.join(told)}: {self.converter.operations}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +214,11 @@ class Match:
     mismatched: tuple[Mismatch, ...]
     unexpected: frozenset[str]
     superseded: frozenset[str]
+
+    @property
+    def filled(self) -> tuple[Placement | Conversion, ...]:
+        """Every tensor of the model that stored tensors fill."""
+        return (*self.placements, *self.conversions)
 
 
 @dataclass(frozen=True)

@@ -108,10 +108,7 @@ def _resolve(
         if candidate in model_keys:
             return candidate, claimed
     # What leads nowhere is taken back only where the key is the model's own.
-    for candidate in _candidates(key, prefix):
-        if candidate in model_keys:
-            return candidate, None
-    return renamed, claimed
+    return (key, None) if key in model_keys else (renamed, claimed)
 
 
 def _candidates(key: str, prefix: str) -> tuple[str, ...]:

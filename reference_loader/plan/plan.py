@@ -89,9 +89,9 @@ class LoadPlan:
         return self.match.conversions
 
     @property
-    def filled(self) -> set[str]:
-        """The names of the model that stored tensors fill."""
-        return {each.target for each in (*self.placements, *self.conversions)}
+    def filled(self) -> tuple[Placement | Conversion, ...]:
+        """Every tensor of the model that stored tensors fill."""
+        return self.match.filled
 
     @property
     def mismatched(self) -> tuple[Mismatch, ...]:

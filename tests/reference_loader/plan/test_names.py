@@ -51,7 +51,7 @@ def test_without_a_prefix_nothing_is_added(keys: set[str], model: set[str]) -> N
 
 def test_a_name_with_no_place_keeps_its_renamed_name() -> None:
     """INF-3: what is reported unexpected."""
-    assert resolve(["old.x"], {"new.y"}, "model", mapping_renames({"^old": "new"})) == {
+    assert resolve(["old.x"], {"new.y"}, "model", mapping_renames({"^old": "new"})).targets == {
         "old.x": "new.x"
     }
 
@@ -67,16 +67,16 @@ def test_a_name_with_no_place_keeps_its_renamed_name() -> None:
 )
 def test_legacy_names(key: str, name: str) -> None:
     """MAP-8: taken where the model has the new name, also below the prefix, else left alone."""
-    assert resolve([key], {name}, "") == {key: name}
-    assert resolve([key], {f"model.{name}"}, "model") == {key: f"model.{name}"}
-    assert resolve([key], {key}, "") == {key: key}
+    assert resolve([key], {name}, "").targets == {key: name}
+    assert resolve([key], {f"model.{name}"}, "model").targets == {key: f"model.{name}"}
+    assert resolve([key], {key}, "").targets == {key: key}
 
 
 def test_key_mapping_renames_by_regular_expression_in_turn() -> None:
     """MAP-6: before the prefix is looked at, groups included."""
     mapping = {r"^layer_(\d+)": r"layers.\1", r"layers\.1$": "layers.2"}
     model = {"model.layers.0", "model.layers.2"}
-    assert resolve(["layer_0", "layer_1"], model, "model", mapping_renames(mapping)) == {
+    assert resolve(["layer_0", "layer_1"], model, "model", mapping_renames(mapping)).targets == {
         "layer_0": "model.layers.0",
         "layer_1": "model.layers.2",
     }
