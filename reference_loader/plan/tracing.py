@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 aten = torch.ops.aten
+CPU = torch.device("cpu")
 
 
 class NotTraceable(RuntimeError):
@@ -58,14 +59,12 @@ class Traced(torch.Tensor):
 
     @staticmethod
     def __new__(cls, shape: Sequence[int], dtype: torch.dtype, pieces: Iterable[Piece]) -> Traced:
-        made = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, tuple(shape), dtype=dtype, device="cpu"
-        )
+        made = torch.Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=dtype, device=CPU)
         made.pieces = tuple(pieces)
-        return made  # type: ignore[no-any-return]
+        return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls,
         func: Any,
         types: Iterable[type],
@@ -128,10 +127,7 @@ def _unsqueeze(tensor: Traced, dim: int) -> Traced:
         return (*values[:at], new, *values[at:])
 
     pieces = [
-        Piece(
-            *(p.source, p.offset),
-            *(with_one(p.strides, 0), with_one(p.start, 0), with_one(p.size, 1)),
-        )
+        Piece(p.source, p.offset, with_one(p.strides, 0), with_one(p.start, 0), with_one(p.size, 1))
         for p in tensor.pieces
     ]
     return Traced(with_one(tensor.shape, 1), tensor.dtype, pieces)
@@ -151,7 +147,7 @@ def _cat(tensors: Sequence[Traced], dim: int = 0) -> Traced:
     for tensor in tensors:
         for p in tensor.pieces:
             start = (*p.start[:at], p.start[at] + begin, *p.start[at + 1 :])
-            pieces.append(replace(p, start=start))
+            pieces.append(Piece(p.source, p.offset, p.strides, start, p.size))
         begin += tensor.shape[at]
     first = tensors[0].shape
     return Traced((*first[:at], begin, *first[at + 1 :]), tensors[0].dtype, pieces)
