@@ -119,6 +119,8 @@ def _read_in_place(piece: Copy) -> bool:
     # What is not alike, torch casts or refuses: here memory would be overrun.
     if piece.file is None or offset is None or not alike or not destination.is_contiguous():
         return False
+    if not _cached(source):  # it is read past the page cache, for which the slot has room
+        return False
     memory = (ctypes.c_char * source.nbytes).from_address(destination.data_ptr())
     _read(piece.file, memoryview(memory).cast("B"), offset, 0, source.nbytes)
     return True
