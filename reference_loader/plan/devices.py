@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from reference_loader.errors import BadOptions, MetaDevice
+from reference_loader.model.sharing import Sharing
 
 DISK = "disk"
 
@@ -80,10 +81,25 @@ def check_disk(
                 "Name the module alone: disk offload applies to all of its parameters.",
             )
     for group in ties:
-        if len({on_disk.get(name) for name in group}) > 1:
+        if len({on_disk.get(name, False) for name in group}) > 1:
             raise BadOptions(
                 f"device_map offloads only some of the tied weights {', '.join(group)} to disk.",
                 "Give their modules the same device.",
+            )
+
+
+def check_sharing(device_map: DeviceMap, sharing: Sharing) -> None:
+    """Raise for a tensor that has other users in the model, which would not move with it.
+
+    Raises:
+        BadOptions: naming the tensor.
+    """
+    for name in sorted(sharing.names):
+        where = place(name, device_map)
+        if where == DISK or (name in sharing.memory and where.type != "cpu"):
+            raise BadOptions(
+                f"device_map puts {name!r} on {where}, but another part of the model also uses it.",
+                "Leave the module on the CPU.",
             )
 
 
