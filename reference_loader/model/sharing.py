@@ -1,7 +1,7 @@
-"""Which tensors of a model are more than what a slot holds: their object or memory has other users.
+"""Which tensors of a model have other users than their slot: of the object, or of its memory.
 
-Usually a load gives a slot a new tensor. It must not where a plain list also holds the parameter, as
-`nn.LSTM` does, or where a buffer is a view of it: these would keep the old one.
+Usually a load gives a slot a new tensor. It must not where a plain list also holds the parameter,
+as in `nn.LSTM`, or where a buffer is a view of it: these would keep the old one.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Sharing:
     def names(self) -> frozenset[str]:
         """Both."""
         return self.held | self.memory
+
+
+NOTHING_SHARED = Sharing()
 
 
 def places(modules: Mapping[str, nn.Module]) -> list[Place]:

@@ -8,7 +8,6 @@ registers as a parameter goes to meta at that moment.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -21,12 +20,20 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils.weak import TensorWeakRef
 
 from reference_loader.errors import UnsupportedOption
 from reference_loader.model.draws import DrawsApart
-from reference_loader.model.sharing import Sharing, memory, needs_memory, places, shared
+from reference_loader.model.sharing import (
+    NOTHING_SHARED,
+    Sharing,
+    memory,
+    needs_memory,
+    places,
+    shared,
+)
+from reference_loader.model.values import ValuesAsked
 from reference_loader.speed import initialisers_skipped, restore_initialisers
 
 # transformers initialises no module that carries this mark, and from release 5 no tensor either.
@@ -83,7 +90,7 @@ class Skeleton:
     slots: Mapping[str, Slot]
     ties: tuple[tuple[str, ...], ...]
     modules: Mapping[str, nn.Module]
-    sharing: Sharing = Sharing()
+    sharing: Sharing = NOTHING_SHARED
 
 
 class Registered:
@@ -105,7 +112,7 @@ class Registered:
         self._originals[id(parameter)] = TensorWeakRef(parameter), found
         if stand_in is not None:
             # As long as there is a weak reference, no other memory has the same identity.
-            held = StorageWeakRef(parameter.untyped_storage())
+            held = StorageWeakRef(parameter.untyped_storage())  # type: ignore[no-untyped-call]
             self._memory[memory(stand_in)] = memory(parameter), held
         return found
 
@@ -125,8 +132,8 @@ def build(
 ) -> Skeleton:
     """Construct the model without the memory of its weights.
 
-    The constructor runs once more with memory for all of them if it needs their values (INI-11), or
-    if it leaves something else that depends on them: a buffer, an attribute, a list that holds them.
+    The constructor runs once more, with memory for all of them, if it needs their values or leaves
+    something else that depends on them: a buffer, an attribute, a list that holds them (INI-4).
     Neither torch's generator nor the default dtype are moved.
 
     Args:
@@ -139,20 +146,19 @@ def build(
             is outside of the model.
     """
     first = registered = Registered()
+    values = ValuesAsked()
     try:
-        model = _construct(construct, dtype, registered, real)
+        with values:
+            model = _construct(construct, dtype, registered, real)
         modules = dict(model.named_modules(remove_duplicate=False))
-        again = not real and needs_memory(places(modules), registered.memory_of)
-    except Exception as cause:
-        if not _asked_for_values(cause):
+    except Exception:
+        if not values.asked:
             raise
-        again = True
-    if again:
+    if values.asked or (not real and needs_memory(places(modules), registered.memory_of)):
         registered = Registered()
         model = _construct(construct, dtype, registered, EVERY)
         modules = dict(model.named_modules(remove_duplicate=False))
-    _refuse_lazy(modules)
-    sharing = Sharing()
+    sharing = NOTHING_SHARED
     if not real:
         sharing = shared(places(modules), model.state_dict())
         _release(modules, registered, sharing, first)
@@ -176,26 +182,18 @@ def _construct(
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
-            return construct()
+            model = construct()
         finally:
             torch.set_default_dtype(before)
+    _refuse_lazy(model)
+    return model
 
 
-def _asked_for_values(cause: BaseException | None) -> bool:
-    """Whether a constructor failed because a weight on meta has no values, by torch's words."""
-    while cause is not None:
-        known = isinstance(cause, (RuntimeError, TypeError))
-        if known and re.search("meta|incompatible tensor type", str(cause), re.IGNORECASE):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
-def _refuse_lazy(modules: Mapping[str, nn.Module]) -> None:
-    for place in places(modules):
-        if place.name and is_lazy(place.tensor):
+def _refuse_lazy(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
             raise UnsupportedOption(
-                f"{place.name!r} has no shape before the first forward pass of the model: it is a "
+                f"{name!r} has no shape before the first forward pass of the model: it is a "
                 "lazy parameter of torch, which is not supported by this loader.",
                 "Have the constructor of the model class give the shape.",
             )
@@ -207,7 +205,7 @@ def _release(
     """Take the memory of every parameter that still has some and that nothing else uses.
 
     Args:
-        first: of the first run of the constructor; what both runs registered is not the model's own.
+        first: of the first run of the constructor; what both registered is not the model's own.
     """
     released: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
     for path, module in modules.items():
@@ -279,7 +277,7 @@ def like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
 
 def is_lazy(tensor: torch.Tensor) -> bool:
     """Whether it has no shape before the first forward: a parameter of torch's lazy modules."""
-    return isinstance(tensor, UninitializedTensorMixin)
+    return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
 
 
 def put(model: nn.Module, name: str, tensor: torch.Tensor, *, held: bool = False) -> None:

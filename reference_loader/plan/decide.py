@@ -172,7 +172,7 @@ def decide_places(
     """The device map, inferred from budgets where that is asked for (PLC-1, PLC-5).
 
     Raises:
-        BadOptions, MetaDevice: see `devices.requested`, `devices.check`, `devices.check_disk`.
+        BadOptions, MetaDevice: see `devices.requested` and each `check` of `devices`.
     """
     default = torch.empty(0).device
     places = devices.requested(options.device_map, default)
@@ -183,8 +183,9 @@ def decide_places(
         parameters = skeleton.model.named_parameters(remove_duplicate=False)
         parameter_names = [name for name, _ in parameters]
         devices.check(places, parameter_names)
-        devices.check_disk(places, parameter_names, skeleton.ties)
         devices.check_sharing(places, skeleton.sharing)
+        devices.check_disk(places, parameter_names, skeleton.ties)
+        devices.check_fetch(places, skeleton.modules)
     return places
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from reference_loader.errors import BadOptions, MetaDevice
 from reference_loader.model.sharing import Sharing
@@ -86,6 +87,33 @@ def check_disk(
                 f"device_map offloads only some of the tied weights {', '.join(group)} to disk.",
                 "Give their modules the same device.",
             )
+
+
+def check_fetch(device_map: DeviceMap, modules: Mapping[str, nn.Module]) -> None:
+    """Raise for a parameter on disk that accelerate would not fetch when it is used (PLC-9).
+
+    It fetches the parameters of a module, one name each, when it calls the module's `forward`.
+
+    Raises:
+        BadOptions: naming the parameter.
+    """
+    for path, module in modules.items():
+        own = {leaf: p for leaf, p in module._parameters.items() if p is not None}
+        hooks = [type(hook).__module__ for hook in module._forward_pre_hooks.values()]
+        reason = ""
+        if type(module).forward is nn.Module.forward:
+            reason = f"a {type(module).__name__} has no forward pass that could fetch it"
+        elif any(name.startswith("torch.nn.utils.") for name in hooks):
+            reason = "a hook of torch computes a weight from it before it is fetched"
+        elif len({id(parameter) for parameter in own.values()}) < len(own):
+            reason = "its module has it under two names"
+        for leaf in own if reason else ():
+            name = f"{path}.{leaf}" if path else leaf
+            if place(name, device_map) == DISK:
+                raise BadOptions(
+                    f"device_map puts {name!r} on disk, but {reason}.",
+                    "Leave the module on the CPU.",
+                )
 
 
 def check_sharing(device_map: DeviceMap, sharing: Sharing) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from reference_loader.errors import shown
-from reference_loader.model.sharing import Sharing
+from reference_loader.model.sharing import NOTHING_SHARED, Sharing
 from reference_loader.plan.decisions import (
     Fresh,
     Inventory,
@@ -64,7 +64,7 @@ class LoadPlan:
     workers: Mapping[torch.device, Workers] = field(default_factory=dict)
     hooks: bool = False
     weights_only: bool = True
-    sharing: Sharing = Sharing()
+    sharing: Sharing = NOTHING_SHARED
 
     @property
     def source(self) -> Path | None:
