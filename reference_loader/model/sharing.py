@@ -7,8 +7,8 @@ as in `nn.LSTM`, or where a buffer is a view of it: these would keep the old one
 from __future__ import annotations
 
 import logging
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-# Without tensors inside; a class and a module are no part of a model.
-_PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device, torch.Size)
+# Without tensors inside; by exact type, since nearly all attributes are of these.
+_PLAIN = {str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size}
+# No part of a model.
 _ELSEWHERE = (type, ModuleType, logging.Logger)
+_CONTAINERS = {dict, OrderedDict, list, set, tuple}
 _TABLES = frozenset({"_parameters", "_buffers", "_modules"})
 
 
@@ -47,6 +49,14 @@ class Sharing:
     def names(self) -> frozenset[str]:
         """Both."""
         return self.held | self.memory
+
+    def among(self, names: Collection[str]) -> Sharing:
+        """The same of these names only."""
+        return (
+            Sharing(self.held.intersection(names), self.memory.intersection(names))
+            if self.names
+            else self
+        )
 
 
 NOTHING_SHARED = Sharing()
@@ -92,12 +102,11 @@ def needs_memory(found: Iterable[Place], memory_of: Callable[[torch.Tensor], int
     )
 
 
-def shared(found: Iterable[Place], names: Iterable[str]) -> Sharing:
-    """What of `names` has other users; a parameter of several names alone is only tied.
+def shared(found: Iterable[Place]) -> Sharing:
+    """What has other users; a parameter of several names alone is only tied.
 
     Args:
         found: the places of a model that has memory.
-        names: of the tensors that a load may fill.
     """
     by_memory: dict[int, list[Place]] = defaultdict(list)
     for place in found:
@@ -109,8 +118,7 @@ def shared(found: Iterable[Place], names: Iterable[str]) -> Sharing:
             in_memory.update(place.name for place in group)
         elif len(group) > 1 and not all(place.is_parameter for place in group):
             held.update(place.name for place in group)
-    fillable = frozenset(names)
-    return Sharing(fillable & held, fillable & in_memory)
+    return Sharing(frozenset(held), frozenset(in_memory))
 
 
 def _outside(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:
@@ -130,12 +138,14 @@ def _outside(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:
 
 def _worth_a_look(values: Iterable[Any]) -> list[Any]:
     """Those of the values that may have a tensor inside."""
-    return [
-        value
-        for value in values
-        if not isinstance(value, (*_PLAIN, *_ELSEWHERE))
-        and not (isinstance(value, (dict, list, set, tuple)) and not value)
-    ]
+    found = []
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN or (kind in _CONTAINERS and not value):
+            continue
+        if not isinstance(value, _ELSEWHERE):
+            found.append(value)
+    return found
 
 
 def _inside(value: Any) -> Iterable[Any]:

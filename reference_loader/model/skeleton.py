@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from operator import attrgetter
@@ -20,13 +20,13 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.utils.weak import TensorWeakRef
 
 from reference_loader.errors import UnsupportedOption
-from reference_loader.model.draws import DrawsApart
 from reference_loader.model.sharing import (
     NOTHING_SHARED,
+    Place,
     Sharing,
     memory,
     needs_memory,
@@ -97,6 +97,7 @@ class Registered:
     """The parameters that a constructor has registered, and what stands for each on meta."""
 
     def __init__(self) -> None:
+        self.values = ValuesAsked()
         #: In the order of registration; kept alive, so that no id is given twice.
         self.order: dict[int, int] = {}
         self.kept: list[nn.Parameter] = []
@@ -146,28 +147,25 @@ def build(
             is outside of the model.
     """
     first = registered = Registered()
-    values = ValuesAsked()
     try:
-        with values:
-            model = _construct(construct, dtype, registered, real)
-        modules = dict(model.named_modules(remove_duplicate=False))
+        model, modules, found = _construct(construct, dtype, registered, real)
     except Exception:
-        if not values.asked:
+        if not registered.values.asked:
             raise
-    if values.asked or (not real and needs_memory(places(modules), registered.memory_of)):
+    if registered.values.asked or (not real and needs_memory(found, registered.memory_of)):
         registered = Registered()
-        model = _construct(construct, dtype, registered, EVERY)
-        modules = dict(model.named_modules(remove_duplicate=False))
-    sharing = NOTHING_SHARED
-    if not real:
-        sharing = shared(places(modules), model.state_dict())
-        _release(modules, registered, sharing, first)
+        model, modules, found = _construct(construct, dtype, registered, EVERY)
+    sharing = NOTHING_SHARED if real else shared(found)
+    if sharing.names:
+        sharing = sharing.among(model.state_dict())
+    if not real and _release(modules, registered, sharing, first):
+        found = places(modules)
     for module in modules.values():
         restore_initialisers(module)
         # As after an initialisation: one that the user asks for later spares what was loaded.
         module.__dict__[NEEDS_NO_VALUES] = True
     slots = _slots(model, registered.order)
-    return Skeleton(model, slots, _ties(modules, sharing), modules, sharing)
+    return Skeleton(model, slots, _ties(found, sharing), modules, sharing)
 
 
 def _construct(
@@ -175,37 +173,38 @@ def _construct(
     dtype: torch.dtype,
     registered: Registered,
     real: Container[int],
-) -> nn.Module:
+) -> tuple[nn.Module, dict[str, nn.Module], list[Place]]:
     """One run of the constructor; `registered` is filled with what it registers."""
     skipping = nullcontext() if real else initialisers_skipped()
-    with _building[0], on_cpu(), DrawsApart(), _parameters_on_meta(registered, real), skipping:
+    with _building[0], on_cpu(), registered.values, _parameters_on_meta(registered, real), skipping:
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
             model = construct()
         finally:
             torch.set_default_dtype(before)
-    _refuse_lazy(model)
-    return model
-
-
-def _refuse_lazy(model: nn.Module) -> None:
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found = places(modules)
+    for place in found:
+        if is_lazy(place.tensor):
             raise UnsupportedOption(
-                f"{name!r} has no shape before the first forward pass of the model: it is a "
+                f"{place.name!r} has no shape before the first forward pass of the model: it is a "
                 "lazy parameter of torch, which is not supported by this loader.",
                 "Have the constructor of the model class give the shape.",
             )
+    return model, modules, found
 
 
 def _release(
     modules: Mapping[str, nn.Module], registered: Registered, sharing: Sharing, first: Registered
-) -> None:
+) -> bool:
     """Take the memory of every parameter that still has some and that nothing else uses.
 
     Args:
         first: of the first run of the constructor; what both registered is not the model's own.
+
+    Returns:
+        Whether there was one.
     """
     released: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
     for path, module in modules.items():
@@ -226,6 +225,7 @@ def _release(
                 )
             else:
                 setattr(parameter, NEEDS_NO_VALUES, True)
+    return bool(released)
 
 
 def on_cpu() -> AbstractContextManager[Any]:
@@ -277,7 +277,7 @@ def like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
 
 def is_lazy(tensor: torch.Tensor) -> bool:
     """Whether it has no shape before the first forward: a parameter of torch's lazy modules."""
-    return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
+    return isinstance(tensor, UninitializedTensorMixin)
 
 
 def put(model: nn.Module, name: str, tensor: torch.Tensor, *, held: bool = False) -> None:
@@ -318,10 +318,10 @@ def _slots(model: nn.Module, order: Mapping[int, int]) -> dict[str, Slot]:
     return slots
 
 
-def _ties(modules: Mapping[str, nn.Module], sharing: Sharing) -> tuple[tuple[str, ...], ...]:
+def _ties(found: Iterable[Place], sharing: Sharing) -> tuple[tuple[str, ...], ...]:
     """By identity; tensors that are the same view of shared memory are tied too."""
     groups: dict[Any, list[str]] = {}
-    for name, tensor, is_parameter in places(modules):
+    for name, tensor, is_parameter in found:
         if name in sharing.memory:
             shape = tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
             groups.setdefault((memory(tensor), shape), []).append(name)

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+
+from reference_loader.model.draws import DrawsApart
 
 # What takes nothing but shape, dtype and device from a tensor that it is given.
 _SHAPE_ALONE = ("_like", "_as")
 
 
-class ValuesAsked(TorchFunctionMode):
-    """Within, notes that this thread uses values of tensors on meta.
+class ValuesAsked(DrawsApart):
+    """Within, notes that this thread uses values of tensors on meta; and draws are kept apart.
 
     Some functions of torch raise then, and a constructor may catch that. Others, such as a product
     with a tensor that has memory, return memory that nothing has written to.
@@ -36,9 +37,9 @@ class ValuesAsked(TorchFunctionMode):
         kwargs = kwargs or {}
         given = (*args, *kwargs.values()) if kwargs else args
         if self.asked or not _has(given, meta=True):
-            return func(*args, **kwargs)
+            return super().__torch_function__(func, types, args, kwargs)
         try:
-            result = func(*args, **kwargs)
+            result = super().__torch_function__(func, types, args, kwargs)
         except Exception:
             self.asked = True
             raise
