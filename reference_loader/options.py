@@ -147,7 +147,7 @@ class Options:
         """
         given = {**kwargs, **named}
         for name in sorted(REFUSED & given.keys()):
-            if given[name]:
+            if _is_set(given[name]):
                 raise UnsupportedOption(
                     f"The option {name!r} is not supported by this loader.",
                     "Leave the option out, or load the checkpoint with transformers.",
@@ -181,13 +181,23 @@ _CHECKED_ELSEWHERE = (
 )
 
 
-def _refuse_wrong_type(name: str, value: object) -> None:
+def _is_set(value: Any) -> bool:
+    """Whether a refused option asks for something: an array or the like has no truth value."""
+    try:
+        return bool(value)
+    except (RuntimeError, TypeError, ValueError):
+        return True
+
+
+def _refuse_wrong_type(name: str, value: Any) -> None:
     """Raise BadOptions unless the value has a type that the option is declared with."""
+    hint = f"The option takes {Options.__annotations__[name]}."
     if name not in _CHECKED_ELSEWHERE and not isinstance(value, _types(name)):
-        hint = Options.__annotations__[name]
-        raise BadOptions(
-            f"{name}={value!r} is a {type(value).__name__}.", f"The option takes {hint}."
-        )
+        raise BadOptions(f"{name}={value!r} is a {type(value).__name__}.", hint)
+    if name == "attn_implementation" and isinstance(value, Mapping):
+        for part, attention in value.items():
+            if not isinstance(part, str) or not isinstance(attention, str | None):
+                raise BadOptions(f"{name} contains {part!r}: {attention!r}, not text.", hint)
 
 
 @cache

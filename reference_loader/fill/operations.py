@@ -58,7 +58,8 @@ def convert(plan: LoadPlan, skeleton: Skeleton, offloaded: Offloaded) -> None:
                 offloaded.write(conversion.target, result)
                 continue
             path, _, leaf = conversion.target.rpartition(".")
-            put_into(skeleton.modules[path], leaf, result)
+            owner, held = skeleton.modules[path], conversion.target in plan.sharing.held
+            put_into(owner, leaf, result, held=held)
 
 
 def _computed(conversion: Conversion, tensors: list[torch.Tensor]) -> torch.Tensor:

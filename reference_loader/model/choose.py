@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Module
+
 from reference_loader.errors import UnknownModelClass
 from reference_loader.llama import Llama
 from reference_loader.model.architecture import Architecture, PlainLlama
@@ -30,9 +32,11 @@ def choose(
         UnknownModelClass: neither the options nor the config determine a class.
         UnsupportedOption: the config asks for something that is not supported.
     """
-    if options.model_class is not None and not isinstance(options.model_class, type):
+    asked: Any = options.model_class
+    auto = hasattr(asked, "_model_mapping")
+    if asked is not None and not (isinstance(asked, type) and (auto or issubclass(asked, Module))):
         raise UnknownModelClass(
-            f"model_class={options.model_class!r} is not a class.",
+            f"model_class={asked!r} is not a class of models.",
             "Pass a subclass of PreTrainedModel, an Auto class, or reference_loader.llama.Llama.",
         )
     if options.model_class is not None and issubclass(options.model_class, Llama):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,6 @@ def refuse_unsupported(config: Any) -> None:
 
 def class_for(asked: Any, config: Any, folder: Path | None, options: Options) -> Any:
     """The class of the options, of the Auto class, or of the config (CFG-5, CFG-13, FMT-22)."""
-    import transformers
     from transformers.models.auto.auto_factory import _get_model_class
 
     table = getattr(asked, "_model_mapping", None)
@@ -135,7 +135,10 @@ def class_for(asked: Any, config: Any, folder: Path | None, options: Options) ->
     auto_map, file = getattr(config, "auto_map", None), _config_file(folder)
     if table is not None:
         reference = class_reference(auto_map, asked.__name__)
-        known = _get_model_class(config, table) if type(config) in table else None
+        try:
+            known = _get_model_class(config, table) if type(config) in table else None
+        except TypeError as cause:  # it looks for a name in what is no list
+            raise _bad_names(config.architectures) from cause
         # A class that the caller has registered takes precedence over the checkpoint's.
         own = known is not None and not known.__module__.startswith("transformers.")
         if reference and trusted(options) and not own:
@@ -148,25 +151,55 @@ def class_for(asked: Any, config: Any, folder: Path | None, options: Options) ->
             f"{asked.__name__} has no class for the model_type {config.model_type!r}.",
             "Pass another `model_class`.",
         )
+    return _class_by_name(config, folder, options)
+
+
+def _class_by_name(config: Any, folder: Path | None, options: Options) -> Any:
+    """The class that the config's `architectures` names, whatever case it writes it in (FMT-22)."""
+    import transformers
+
     names = config.architectures or ()
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise BadConfig(
-            f"The config's architectures={names!r} is not a list of names of classes.",
-            "Set it to a list such as ['LlamaForCausalLM'], or pass `model_class`.",
-        )
+        raise _bad_names(names)
+    auto_map, of_type = getattr(config, "auto_map", None), _classes_of_type(config.model_type)
     references = [reference_to(auto_map, name) for name in names]
     for name, reference in zip(names, references, strict=True):
         if reference and trusted(options):
             return _model_code(reference, None, folder, options)
-        found = getattr(transformers, name, None)
-        if isinstance(found, type) and issubclass(found, nn.Module):
+        # Early checkpoints have names such as LLaMAForCausalLM.
+        same = [known for known in of_type if known.lower() == name.lower()]
+        found = getattr(transformers, same[0] if len(same) == 1 else name, None)
+        abstract = name.endswith("PreTrainedModel")
+        if isinstance(found, type) and issubclass(found, nn.Module) and not abstract:
             return found
     for reference in filter(None, references):
-        raise refusal(reference, file)
+        raise refusal(reference, _config_file(folder))
+    close = [each for name in names for each in get_close_matches(name, of_type, 2)] or of_type[:2]
+    meant = f"Did you mean {' or '.join(close)}? " if close else ""
     raise UnknownModelClass(
-        f"The config's architectures={config.architectures!r} names no class of transformers.",
-        "Pass `model_class`.",
+        f"The config's architectures={config.architectures!r} names no model class of "
+        f"transformers; the model_type is {config.model_type!r}.",
+        f"{meant}Pass `model_class`: a class, or an Auto class, which goes by the model_type.",
     )
+
+
+def _bad_names(names: Any) -> BadConfig:
+    return BadConfig(
+        f"The config's architectures={names!r} is not a list of names of classes.",
+        "Set it to a list such as ['LlamaForCausalLM'], or pass `model_class`.",
+    )
+
+
+def _classes_of_type(model_type: str) -> list[str]:
+    """The names of the model classes that the Auto classes know for a type of model."""
+    from transformers.models.auto import modeling_auto
+
+    known: dict[str, None] = {}
+    for name, table in vars(modeling_auto).items():
+        if name.startswith("MODEL_") and name.endswith("MAPPING_NAMES"):
+            found = table.get(model_type, ())
+            known |= dict.fromkeys([found] if isinstance(found, str) else found)
+    return list(known)
 
 
 def config_for_class(asked: Any, model_class: Any, config: Any) -> Any:

@@ -43,8 +43,8 @@ from reference_loader.source.files import is_file
 # What a constructor raises for fields that it cannot work with. An exception class of the model's
 # own reaches the caller unchanged (STA-6).
 UNFIT = (
-    *(ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, MemoryError),
-    *(RuntimeError, TypeError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, IndexError, KeyError),
+    *(MemoryError, NameError, RuntimeError, TypeError),
 )
 
 
@@ -52,7 +52,7 @@ class TransformersModel(Architecture):
     """A `PreTrainedModel` of the installed transformers, or a user's subclass of one."""
 
     def __init__(self, folder: Path | None, model_args: tuple[Any, ...], options: Options) -> None:
-        self._trusted = trusted(options)
+        self._trusted, self._attention = trusted(options), options.attn_implementation
         with never_asking(_dynamic_modules()):
             self.config, self._model_kwargs = config_of(folder, options)
             self._model_args = model_args
@@ -87,8 +87,9 @@ class TransformersModel(Architecture):
     def _bad_config(self, cause: Exception) -> BadConfig:
         """The error for a config with which the class cannot be constructed (CFG-11)."""
         told = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
+        given = f" with attn_implementation={self._attention!r}" if self._attention else ""
         return BadConfig(
-            f"{self.model_class.__name__} does not accept the config: {told}",
+            f"{self.model_class.__name__} does not accept the config{given}: {told}",
             "Check the fields of the config and the arguments of the model class.",
         )
 

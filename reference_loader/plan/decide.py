@@ -7,10 +7,17 @@ from typing import Any
 
 import torch
 
-from reference_loader.errors import BadDtype, BadOptions, NothingMatches, ShapeMismatch
+from reference_loader.errors import (
+    BadDtype,
+    BadOptions,
+    NothingMatches,
+    ShapeMismatch,
+    UnsupportedOption,
+)
 from reference_loader.formats.reader import header
 from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.model.architecture import Architecture, Converter, Rename
+from reference_loader.model.sharing import Sharing
 from reference_loader.model.skeleton import EXTRA_STATE, Skeleton, Slot
 from reference_loader.options import Options
 from reference_loader.plan import devices, names
@@ -132,6 +139,8 @@ def match(
         where = devices.place if slot.kind == "parameter" else devices.memory_device
         device = where(target, device_map)
         action = decide_action(tensor, dtype, device)
+        if target in skeleton.sharing.memory:
+            action = Action.FILL
         waiting = threads and not any_shape and waits(action, tensor.nbytes, device)
         placements.append(Placement(target, tensor, dtype, device, action, waiting))
 
@@ -186,7 +195,7 @@ def decide_places(
     """The device map, inferred from budgets where that is asked for (PLC-1, PLC-5).
 
     Raises:
-        BadOptions, MetaDevice: see `devices.requested`, `devices.check`, `devices.check_disk`.
+        BadOptions, MetaDevice: see `devices.requested` and each `check` of `devices`.
     """
     default = torch.empty(0).device
     places = devices.requested(options.device_map, default)
@@ -197,8 +206,24 @@ def decide_places(
         parameters = skeleton.model.named_parameters(remove_duplicate=False)
         parameter_names = [name for name, _ in parameters]
         devices.check(places, parameter_names)
+        devices.check_sharing(places, skeleton.sharing)
         devices.check_disk(places, parameter_names, skeleton.ties)
+        devices.check_fetch(places, skeleton.modules)
     return places
+
+
+def refuse_other_dtype(sharing: Sharing, kept: Collection[str]) -> None:
+    """Raise for a parameter that would be kept in float32 where others share its memory.
+
+    Raises:
+        UnsupportedOption: naming the parameter.
+    """
+    for name in sorted(sharing.memory):
+        if tensor_dtype(name, torch.float16, kept) == torch.float32:
+            raise UnsupportedOption(
+                f"{name!r} stays in float32, and shares memory with another tensor of the model.",
+                "Load the model in float32.",
+            )
 
 
 def refuse_mismatches(mismatched: Collection[Mismatch]) -> None:
@@ -300,6 +325,7 @@ def make_plan(
     """
     model = skeleton.model
     kept = architecture.kept_in_float32(model, dtype.dtype)
+    refuse_other_dtype(skeleton.sharing, kept)
     renames = [
         *names.mapping_renames(options.key_mapping),
         *names.mapping_renames(architecture.key_mapping(model)),
@@ -337,4 +363,5 @@ def make_plan(
         workers=workers_for(matched.filled),
         hooks=devices.needs_hooks(device_map),
         weights_only=options.weights_only,
+        sharing=skeleton.sharing,
     )

@@ -25,6 +25,8 @@ class Action(StrEnum):
     COPY = "copy"
     #: It is converted to another dtype, on whichever device.
     CAST = "cast"
+    #: It is copied, and cast, into the memory that the constructor gave and another tensor shares.
+    FILL = "fill"
     #: It stays in its safetensors file, which is read whenever its module runs.
     OFFLOAD = "disk offload"
     #: It is written to the offload folder, since its file is not a safetensors file.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from reference_loader.errors import shown
+from reference_loader.model.sharing import NOTHING_SHARED, Sharing
 from reference_loader.plan.decisions import (
     Conversion,
     Fresh,
@@ -46,6 +47,8 @@ class LoadPlan:
         workers: the threads that copy to a device, for copies that wait.
         hooks: whether accelerate's hooks move tensors while the model runs (PLC-4).
         weights_only: whether a pickled file may not execute code (FMT-5).
+        sharing: slots whose tensors have other users in the model, so that they stay the objects,
+            or in the memory, that the constructor gave (TIE-1).
     """
 
     model_class: type
@@ -62,6 +65,7 @@ class LoadPlan:
     workers: Mapping[torch.device, Workers] = field(default_factory=dict)
     hooks: bool = False
     weights_only: bool = True
+    sharing: Sharing = NOTHING_SHARED
 
     @property
     def source(self) -> Path | None:

@@ -52,6 +52,8 @@ def open_folder(
         SourceNotFound: the folder does not exist.
         LoadError: see `hub.fetch`.
     """
+    if not str(source):
+        raise SourceNotFound("The source is empty text.", "Pass a folder or a repository id.")
     folder = Path(source) / subfolder
     if os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for a rejected name
         return folder

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalL
 
 import reference_loader
 from conformance_fixtures.write import materialise
-from reference_loader.errors import UnsupportedOption
+from reference_loader.errors import BadConfig, LoadError, UnsupportedOption
 from reference_loader.model.transformers_classes import _give_rope_its_old_names
 
 transformers = pytest.importorskip("transformers")
@@ -104,3 +104,36 @@ def test_config_whose_scaling_is_another_name_of_its_parameters_keeps_them() -> 
     config = Config()
     _give_rope_its_old_names(config)
     assert config.rope_parameters == {"rope_type": "default", "rope_theta": 100.0}
+
+
+def test_a_name_of_an_early_checkpoint_names_its_class(own: Any) -> None:
+    model = reference_loader.from_pretrained(own("llama-f32", architectures=["LLaMAForCausalLM"]))
+    assert type(model) is LlamaForCausalLM
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        (["LlamaForCasualLM"], "Did you mean LlamaForCausalLM"),
+        (["LlamaForConditionalGeneration"], "Did you mean Llama"),
+        (["Trainer"], "Did you mean Llama"),
+        (["PreTrainedModel"], "model_type is 'llama'"),
+        (["LlamaPreTrainedModel"], "Did you mean Llama"),
+        ([], "an Auto class"),
+        (7, "not a list"),
+    ],
+)
+def test_names_of_no_model_say_what_to_pass(own: Any, names: Any, meant: str) -> None:
+    folder = own("llama-f32", architectures=names)
+    with pytest.raises(LoadError, match=meant):
+        reference_loader.from_pretrained(folder)
+    model = reference_loader.from_pretrained(folder, model_class=AutoModelForCausalLM)
+    assert type(model) is LlamaForCausalLM
+
+
+def test_names_that_are_no_list_are_named_where_they_decide(tmp_path: Path) -> None:
+    """CFG-13: an Auto class with several classes for one type of model asks for them."""
+    fields = {"model_type": "funnel", "architectures": 7}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(BadConfig, match="architectures=7"):
+        reference_loader.from_pretrained(tmp_path, model_class=transformers.AutoModel)
