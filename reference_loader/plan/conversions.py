@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import count
+from typing import Any
 
 import torch
 
@@ -68,12 +69,14 @@ def conversions(
                 *(target, slot.shape, tensor_dtype(target, slot.dtype, kept), device),
                 Part(first, {pattern: tuple(part) for pattern, part in parts.items()}, converter),
                 *(sources, pieces),
-                waits=fast() and pieces is not None and waits(Action.CAST, _bytes(sources), device),
+                waits=fast() and pieces is not None and _large(sources, device),
             )
 
 
-def _bytes(sources: Iterable[StoredTensor]) -> int:
-    return sum(each.nbytes for each in sources)
+def _large(sources: Iterable[StoredTensor], device: Any) -> bool:
+    """Whether worker threads are faster than the calling thread; what goes to disk is written."""
+    size = sum(each.nbytes for each in sources)
+    return device != devices.DISK and waits(Action.CAST, size, device)
 
 
 def natural(key: str) -> list[tuple[int, int, str]]:
