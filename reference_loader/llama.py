@@ -35,10 +35,13 @@ class LlamaOutput:
 
 
 # The first two may be None.
-_COUNTS = (
-    *("head_dim", "num_key_value_heads", "num_attention_heads", "num_hidden_layers"),
-    *("vocab_size", "hidden_size", "intermediate_size"),
+_COUNTS: tuple[str, ...] = (
+    "head_dim",
+    "num_key_value_heads",
+    "num_attention_heads",
+    "num_hidden_layers",
 )
+_COUNTS += ("vocab_size", "hidden_size", "intermediate_size")
 
 
 @dataclass(frozen=True)
