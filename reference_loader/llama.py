@@ -34,16 +34,6 @@ class LlamaOutput:
     hidden_states: tuple[Tensor, ...]
 
 
-# The first two may be None.
-_COUNTS: tuple[str, ...] = (
-    "head_dim",
-    "num_key_value_heads",
-    "num_attention_heads",
-    "num_hidden_layers",
-)
-_COUNTS += ("vocab_size", "hidden_size", "intermediate_size")
-
-
 @dataclass(frozen=True)
 class _Shape:
     """The fields of config.json that the computation depends on, with the published defaults."""
@@ -62,8 +52,9 @@ class _Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> _Shape:
-        for name in (each for each in _COUNTS if each in config):
-            left_out = config[name] is None and name in _COUNTS[:2]
+        counts = (name for name, kind in cls.__annotations__.items() if kind == "int")
+        for name in filter(config.__contains__, counts):
+            left_out = config[name] is None and name in ("head_dim", "num_key_value_heads")
             if not left_out and (type(config[name]) is not int or config[name] < 1):
                 raise _unsupported(name, config[name])
         _config_number({"rms_norm_eps": cls.rms_norm_eps, **config}, "rms_norm_eps")

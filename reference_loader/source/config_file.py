@@ -15,7 +15,8 @@ from reference_loader.source.files import is_file, read_object
 # classes and constructors make of it before a weight is looked at.
 MOST = (
     (re.compile("layers|blocks|heads|head_dim|experts|labels|stages|groups|depth"), 2**17),
-    (re.compile("size|dim|width|position|ctx|embd|inner|rank|channels"), 2**24),
+    (re.compile("position|ctx"), 2**24),
+    (re.compile("size|dim|width|embd|inner|rank|channels"), 2**31),
 )
 
 
