@@ -111,7 +111,7 @@ def _prepare(
     inventory = decide.take_inventory(checkpoint, options)
     dtype = model_dtype(options.dtype, architecture.declared_dtype, decide.auto_order(inventory))
     architecture.set_dtype(dtype.dtype)
-    skeleton = build(architecture.construct, dtype.dtype)
+    skeleton = build(architecture.construct, dtype.dtype, bounds=decide.bounds(inventory))
     plan = decide.make_plan(
         options=options,
         architecture=architecture,

@@ -150,7 +150,7 @@ class PlainLlama(Architecture):
     def construct(self) -> nn.Module:
         try:
             return Llama.from_config(self.config)
-        except ValueError as cause:
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as cause:
             raise BadConfig(
                 f"The config is not valid for the plain Llama: {cause}.",
                 "Check that field of the config, or load with transformers' own class.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from reference_loader.llama import Llama
 from reference_loader.model.architecture import Architecture, PlainLlama
 from reference_loader.model.transformers_model import TransformersModel
 from reference_loader.options import Options
+from reference_loader.source.config_file import refuse_absurd
 
 
 def choose(
@@ -39,6 +41,9 @@ def choose(
             f"model_class={asked!r} is not a class of models.",
             "Pass a subclass of PreTrainedModel, an Auto class, or reference_loader.llama.Llama.",
         )
+    refuse_absurd(options.overrides)
+    if isinstance(options.config, Mapping):
+        refuse_absurd(options.config)
     if options.model_class is not None and issubclass(options.model_class, Llama):
         return PlainLlama(folder, options)
     architecture = TransformersModel(folder, model_args, options)

@@ -23,7 +23,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import TensorWeakRef
 
-from reference_loader.errors import UnsupportedOption
+from reference_loader.errors import BadConfig, UnsupportedOption
 from reference_loader.model.sharing import (
     NOTHING_SHARED,
     Place,
@@ -33,7 +33,7 @@ from reference_loader.model.sharing import (
     places,
     shared,
 )
-from reference_loader.model.values import ValuesAsked
+from reference_loader.model.values import NO_BOUNDS, Bounds, ValuesAsked
 from reference_loader.speed import initialisers_skipped, restore_initialisers
 
 # transformers initialises no module that carries this mark, and from release 5 no tensor either.
@@ -96,8 +96,9 @@ class Skeleton:
 class Registered:
     """The parameters that a constructor has registered, and what stands for each on meta."""
 
-    def __init__(self) -> None:
-        self.values = ValuesAsked()
+    def __init__(self, bounds: Bounds) -> None:
+        self.values = ValuesAsked(bounds)
+        self._left = bounds
         #: In the order of registration; kept alive, so that no id is given twice.
         self.order: dict[int, int] = {}
         self.kept: list[nn.Parameter] = []
@@ -108,6 +109,13 @@ class Registered:
     def add(self, parameter: nn.Parameter, stand_in: nn.Parameter | None = None) -> nn.Parameter:
         """Note the next parameter; return what is registered in its place."""
         found = parameter if stand_in is None else stand_in
+        number, nbytes = self._left
+        self._left = Bounds(number - 1, nbytes - (0 if found.is_meta else found.nbytes))
+        if min(self._left) < 0:
+            raise BadConfig(
+                "The model has far more parameters than the checkpoint holds.",
+                "Check the sizes and the numbers of layers in the config.",
+            )
         self.order[id(found)] = len(self.kept)
         self.kept.append(found)
         self._originals[id(parameter)] = TensorWeakRef(parameter), found
@@ -129,7 +137,10 @@ class Registered:
 
 
 def build(
-    construct: Callable[[], nn.Module], dtype: torch.dtype, real: Container[int] = ()
+    construct: Callable[[], nn.Module],
+    dtype: torch.dtype,
+    real: Container[int] = (),
+    bounds: Bounds = NO_BOUNDS,
 ) -> Skeleton:
     """Construct the model without the memory of its weights.
 
@@ -141,19 +152,21 @@ def build(
         construct: calls the model class.
         dtype: the default dtype while it runs.
         real: orders of parameters that keep the memory and the values their constructor gives.
+        bounds: what the model may have at most.
 
     Raises:
+        BadConfig: it has more.
         UnsupportedOption: a parameter has no shape yet, or cannot be filled without changing what
             is outside of the model.
     """
-    first = registered = Registered()
+    first = registered = Registered(bounds)
     try:
         model, modules, found = _construct(construct, dtype, registered, real)
     except Exception:
         if not registered.values.asked:
             raise
     if registered.values.asked or (not real and needs_memory(found, registered.memory_of)):
-        registered = Registered()
+        registered = Registered(bounds)
         model, modules, found = _construct(construct, dtype, registered, EVERY)
     sharing = NOTHING_SHARED if real else shared(found)
     if sharing.names:

@@ -29,7 +29,7 @@ from reference_loader.model.remote_code import (
     trusted,
 )
 from reference_loader.options import Options
-from reference_loader.source.config_file import config_folder, read_config
+from reference_loader.source.config_file import config_folder, odd_fields, read_config
 
 
 def config_of(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any]]:
@@ -51,10 +51,13 @@ def config_of(folder: Path | None, options: Options) -> tuple[Any, dict[str, Any
 def _read_transformers_config(
     folder: Path, options: Options, overrides: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     content = read_config(folder)
     refuse_kernels(content, options)
+    model_type = content.get("model_type")
+    if not isinstance(model_type, str | None):
+        raise BadConfig(f"The config's model_type={model_type!r} is not text.", "Correct it.")
     reader = getattr(options.model_class, "config_class", None) or _config_code(
         content, folder, options
     )
@@ -73,12 +76,23 @@ def _read_transformers_config(
             **overrides,
         )
     except Exception as cause:  # each release validates other fields
+        known = reader is AutoConfig and model_type in CONFIG_MAPPING
+        unlike = odd({**content, **overrides}, CONFIG_MAPPING[model_type] if known else reader)
         raise BadConfig(
             f"{reader.__name__} does not accept the file {folder / 'config.json'}: {cause}",
-            "Check its fields and the keyword arguments.",
+            f"Check its fields and the keyword arguments{unlike}.",
         ) from cause
     _give_rope_its_old_names(config)
     return config, rest
+
+
+def odd(fields: Mapping[str, Any], kind: Any) -> str:
+    """The fields that are unlike the defaults of a config class, as the end of a sentence."""
+    try:
+        found = odd_fields(fields, kind())
+    except Exception:  # some classes have no defaults
+        found = ""
+    return f", above all {found}" if found else ""
 
 
 def _give_rope_its_old_names(config: Any) -> None:

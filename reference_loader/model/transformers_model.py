@@ -29,6 +29,7 @@ from reference_loader.model.transformers_classes import (
     class_for,
     config_for_class,
     config_of,
+    odd,
     refuse_own_loading,
     refuse_unsupported,
 )
@@ -88,9 +89,12 @@ class TransformersModel(Architecture):
         """The error for a config with which the class cannot be constructed (CFG-11)."""
         told = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
         given = f" with attn_implementation={self._attention!r}" if self._attention else ""
+        fields = {"_attn_implementation": getattr(self.config, "_attn_implementation", None)}
+        fields |= {name: value for name, value in vars(self.config).items() if name[:1] != "_"}
         return BadConfig(
             f"{self.model_class.__name__} does not accept the config{given}: {told}",
-            "Check the fields of the config and the arguments of the model class.",
+            "Check the arguments of the model class and the fields of the config"
+            f"{odd(fields, type(self.config))}.",
         )
 
     def set_dtype(self, dtype: torch.dtype) -> None:

@@ -19,6 +19,7 @@ from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.model.architecture import Architecture, Converter, Rename
 from reference_loader.model.sharing import Sharing
 from reference_loader.model.skeleton import EXTRA_STATE, Skeleton, Slot
+from reference_loader.model.values import NO_BOUNDS, Bounds
 from reference_loader.options import Options
 from reference_loader.plan import devices, names
 from reference_loader.plan.conversions import conversions
@@ -66,6 +67,14 @@ def take_inventory(checkpoint: Checkpoint, options: Options | None = None) -> In
             if key not in copies or shard not in [c.file for c in copies[key]]
         ),
     )
+
+
+def bounds(inventory: Inventory) -> Bounds:
+    """What a model of this checkpoint may have at most; with no tensor all of it is initialised."""
+    if not inventory.stored:
+        return NO_BOUNDS
+    nbytes = sum(tensor.nbytes for tensor in inventory.stored.values())
+    return Bounds(5_000 + 20 * len(inventory.stored), max(2**26, 8 * nbytes))
 
 
 def auto_order(inventory: Inventory) -> Iterator[StoredTensor]:

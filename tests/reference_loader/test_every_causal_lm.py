@@ -66,9 +66,8 @@ def built(model_type: str) -> PreTrainedModel:
     model_class = getattr(transformers, name if isinstance(name, str) else name[0])
     try:
         with torch.device("meta"):
-            size = sum(
-                p.numel() for p in model_class(small(CONFIG_MAPPING[model_type]())).parameters()
-            )
+            empty = model_class(small(CONFIG_MAPPING[model_type]()))
+        size = sum(parameter.numel() for parameter in empty.parameters())
         if size > LARGEST:
             pytest.skip(f"{size:,} parameters by this rule")
         torch.manual_seed(0)
