@@ -153,16 +153,15 @@ class Options:
                     "Leave the option out, or load the checkpoint with transformers.",
                 )
         # None is no value for an option whose default is another: it stands for the default.
-        defaults = {f.name: f.default for f in fields(cls)}
+        names, defaults = cls.names(), {f.name: f.default for f in fields(cls)}
         options = {
             name: value
             for name, value in given.items()
-            if name in cls.names()
-            and (value is not None or name == "dtype" or defaults[name] is None)
+            if name in names and (value is not None or name == "dtype" or defaults[name] is None)
         }
         for name, value in options.items():
             _refuse_wrong_type(name, value)
-        rest = given.keys() - cls.names() - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
+        rest = given.keys() - names - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
         asked, older = given.get("dtype"), given.get("torch_dtype")
         if older is not None and (asked is None or asked is AUTO):
             options["dtype"] = older

@@ -254,6 +254,10 @@ def _parameters_on_meta(registered: Registered, real: Container[int]) -> Iterato
     def to_meta(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
         if threading.get_ident() != thread or is_lazy(parameter):
             return None
+        with torch._C.DisableTorchFunction():  # what is done here is no doing of the constructor
+            return stand_in_for(parameter)
+
+    def stand_in_for(parameter: nn.Parameter) -> nn.Parameter | None:
         if id(parameter) in registered.order:
             return None
         found = registered.find(parameter)

@@ -74,7 +74,7 @@ def bounds(inventory: Inventory) -> Bounds:
     if not inventory.stored:
         return NO_BOUNDS
     nbytes = sum(tensor.nbytes for tensor in inventory.stored.values())
-    return Bounds(5_000 + 20 * len(inventory.stored), max(2**26, 8 * nbytes))
+    return Bounds(5_000 + 20 * len(inventory.stored), max(2**28, 8 * nbytes))
 
 
 def auto_order(inventory: Inventory) -> Iterator[StoredTensor]:
@@ -351,7 +351,10 @@ def make_plan(
     filled = {each.target for each in matched.filled}
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
-    missing = lacking - {m.name for m in matched.mismatched} - ties.provided
+    # What is tied to a stored tensor of another shape is not missing either (INF-2).
+    differing = {mismatch.name for mismatch in matched.mismatched}
+    tied = {name for group in ties.groups if differing.intersection(group) for name in group}
+    missing = lacking - differing - tied - ties.provided
     left_over = matched.unexpected
     ignored = left_over and names.ignored(left_over, architecture.ignored_unexpected(model))
     buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))

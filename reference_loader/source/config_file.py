@@ -30,8 +30,12 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """
     path = folder / name
     if not is_file(path):
+        adapter = is_file(folder / "adapter_config.json")
         raise ConfigNotFound(
-            f"The folder {folder} contains no {name}.", "Copy the file there, or pass `config`."
+            f"The folder {folder} contains no {name}.",
+            "It holds an adapter: load its base model, and add the adapter with `peft`."
+            if adapter
+            else "Copy the file there, or pass `config`.",
         )
     try:
         fields = read_object(path)
