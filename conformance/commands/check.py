@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import IDS
+from conformance.cases.folder_kinds import notes
 from conformance.commands.arguments.shared import HarnessError, UsageError
 from conformance.commands.selection import model_class, own_of, refuse_code, selected
 from conformance.deviations import deviations, stale
@@ -32,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     cases = selected(own, options.case, options.clause, options.device)
     for folder in own.folders:
         refuse_code(folder, trusted, model_class(own.model))
+    for note in notes(own.folders):
+        print(note, file=sys.stderr)
     show_as = Shown(options.format == "markdown", tuple(options.impact), options.allow_unjudged)
     try:
         return check(cases, options.loader, options.out, show_as, options.device)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from conformance.cases.case import Case
+from conformance.cases.folder_kinds import notes
 from conformance.cases.own import NO_CHECKPOINT, Own
 from conformance.commands.arguments.shared import TARGETS, UsageError
 from conformance.commands.selection import own_of, selected, target_errors
@@ -107,7 +108,7 @@ def compare(asked: Comparison) -> int:
         code = exit_code(found, asked.fail_on, allow_unjudged=asked.allow_unjudged)
         recorder.footer(code, now())
     report = render(folder)
-    told = _unused_entries(found, entries)
+    told = [*_unused_entries(found, entries), *notes(asked.own.folders)]
     if asked.markdown:
         print(comment(report, told), end="")
     else:

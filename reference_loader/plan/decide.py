@@ -127,12 +127,7 @@ def match(
         if target in skeleton.slots and (target not in winners or key == target):
             winners[target] = stored[key]
     if stored and not winners and not used and skeleton.slots:
-        key, first = next(iter(stored.items()))
-        raise NothingMatches(
-            f"None of the {len(stored)} stored keys belongs to the model: {first.file} holds "
-            f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
-            "Check the model class, or rename the keys with `key_mapping`.",
-        )
+        raise _nothing_matches(stored, skeleton, prefix)
     _refuse_complex(winners, skeleton)
 
     threads = fast()
@@ -168,6 +163,21 @@ def match(
     return Match(
         *(tuple(placements), converted, tuple(mismatched)),
         *(frozenset(unexpected), frozenset(superseded)),
+    )
+
+
+def _nothing_matches(
+    stored: Mapping[str, StoredTensor], skeleton: Skeleton, prefix: str
+) -> NothingMatches:
+    """The error for keys of which none has a slot (MAP-7)."""
+    key, first = next(iter(stored.items()))
+    wrapped = names.common_prefix(stored, skeleton.slots, prefix)
+    return NothingMatches(
+        f"None of the {len(stored)} stored keys belongs to the model: {first.file} holds "
+        f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
+        f"Every key begins with {wrapped!r}: pass `key_mapping={{'^{wrapped}': ''}}`."
+        if wrapped
+        else "Check the model class, or rename the keys with `key_mapping`.",
     )
 
 

@@ -111,6 +111,21 @@ def _resolve(
     return (key, None) if key in model_keys else (renamed, claimed)
 
 
+def common_prefix(keys: Collection[str], model_keys: Collection[str], prefix: str) -> str:
+    """What all keys begin with and the model's do not, such as `_orig_mod.` of a compiled model.
+
+    "" where some key does not begin with it, or where one without it is still not the model's.
+    """
+    first, last = min(keys, default=""), max(keys, default="")
+    for end in [n + 1 for n, letter in enumerate(first) if letter == "."]:
+        rest = [key[end:] for key in keys]
+        if not last.startswith(first[:end]):
+            break
+        if any(name in model_keys for key in rest for name in _candidates(key, prefix)):
+            return first[:end]
+    return ""
+
+
 def _candidates(key: str, prefix: str) -> tuple[str, ...]:
     return (key, key.removeprefix(f"{prefix}."), f"{prefix}.{key}") if prefix else (key,)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference_loader.plan.names import ignored, mapping_renames, resolve
+from reference_loader.plan.names import common_prefix, ignored, mapping_renames, resolve
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 parts = st.sampled_from(["model", "head", "a", "b", "weight"])
@@ -91,3 +91,18 @@ def test_ignored_finds_a_pattern_anywhere() -> None:
     keys = {"a.rotary_emb.inv_freq", "b.position_ids", "c.weight"}
     assert ignored(keys, [r"rotary_emb\.inv_freq", r"(^|\.)position_ids$"]) == keys - {"c.weight"}
     assert ignored(keys, []) == set()
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        (["_orig_mod.model.a", "_orig_mod.model.b"], "_orig_mod."),
+        (["_orig_mod.module.model.a"], "_orig_mod.module."),
+        (["_orig_mod.a", "_orig_mod.b"], "_orig_mod."),
+        (["_orig_mod.model.a", "head"], ""),
+        (["x.c", "x.d"], ""),
+        ([], ""),
+    ],
+)
+def test_what_all_keys_begin_with_is_told(keys: list[str], found: str) -> None:
+    assert common_prefix(keys, {"model.a", "model.b"}, "model") == found
