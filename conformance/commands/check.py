@@ -9,65 +9,18 @@ from pathlib import Path
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import IDS
-from conformance.commands.arguments import (
-    HarnessError,
-    UsageError,
-    add_model_class,
-    add_report,
-    add_selection,
-    add_trust,
-    add_unjudged,
-    model_class,
-    own_of,
-    refuse_code,
-    selected,
-)
+from conformance.commands.arguments.shared import HarnessError, UsageError
+from conformance.commands.selection import model_class, own_of, refuse_code, selected
 from conformance.deviations import deviations, stale
 from conformance.judge.session import Session, header, judge_all, open_session
 from conformance.observe.loaders import UnknownLoader
 from conformance.report.console import progress, show, summary
 from conformance.report.markdown import comment
 from conformance.report.renderings import render
-from conformance.results.impacts import IMPACTS, gravest
+from conformance.results.impacts import gravest
 from conformance.results.records import ERROR, SKIP, Result, exit_code
 from conformance.results.runs import now, recording, run_folder
 from conformance.world.gpus import absent
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance check`."""
-    parser.add_argument(
-        "checkpoints",
-        nargs="*",
-        metavar="CHECKPOINT",
-        help="a folder, or an id on the Hub; without any, the cases of the specification",
-    )
-    parser.add_argument(
-        "--loader",
-        default="stock",
-        metavar="stock|reference|MODULE:ATTR",
-        help="what to judge: a callable f(cls, path, **kwargs); cls may be None (default: stock)",
-    )
-    add_selection(parser)
-    add_model_class(parser)
-    add_trust(parser)
-    parser.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
-        default="cpu",
-        help="where the models are loaded to (default: cpu)",
-    )
-    parser.add_argument(
-        "--impact",
-        action="append",
-        default=[],
-        choices=tuple(IMPACTS),
-        metavar="IMPACT",
-        help="show and record only results of this impact, and those without a verdict; the exit "
-        f"code is theirs; repeatable. One of {', '.join(IMPACTS)}",
-    )
-    add_unjudged(parser)
-    add_report(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ itself, before and after; two hold it against one that its constructor made.
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import pickle
 import tempfile
@@ -51,7 +50,6 @@ def observe_usage(case: Case, source: Path, again: Callable[..., Any]) -> dict[s
                 found[clause] = EXPERIMENTS[clause](usage)
             except Exception as error:
                 found[clause] = {"(error)": ("none", f"{type(error).__name__}: {error}")}
-        gc.collect()
     return found
 
 

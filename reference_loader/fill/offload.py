@@ -101,7 +101,7 @@ def place_fresh(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:
             device = torch.device("meta")
         if device != parameter.device:
             put(model, name, parameter.data.to(device), held=name in plan.sharing.held)
-    stored = {placement.target for placement in plan.placements}
+    stored = {each.target for each in plan.filled}
     moved: dict[tuple[int, torch.device], torch.Tensor] = {}  # one that modules share stays one
     for name, buffer in list(model.named_buffers(remove_duplicate=False)):
         if name in stored:

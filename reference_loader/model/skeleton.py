@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.nn.parameter import is_lazy
 from torch.utils.weak import TensorWeakRef
 
 from reference_loader.errors import BadConfig, UnsupportedOption
@@ -290,11 +290,6 @@ def like(parameter: nn.Parameter, data: torch.Tensor) -> nn.Parameter:
         if getattr(parameter, hooks, None):
             setattr(copy, hooks, getattr(parameter, hooks))
     return copy
-
-
-def is_lazy(tensor: torch.Tensor) -> bool:
-    """Whether it has no shape before the first forward: a parameter of torch's lazy modules."""
-    return isinstance(tensor, UninitializedTensorMixin)
 
 
 def put(model: nn.Module, name: str, tensor: torch.Tensor, *, held: bool = False) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from reference_loader.errors import BadConfig, UnsupportedOption
-from reference_loader.model.architecture import Architecture, Rename
+from reference_loader.errors import BadConfig
+from reference_loader.model.architecture import Architecture, Converter, Rename
 from reference_loader.model.remote_code import (
     nested_reference,
     never_asking,
@@ -32,6 +32,10 @@ from reference_loader.model.transformers_classes import (
     odd,
     refuse_own_loading,
     refuse_unsupported,
+)
+from reference_loader.model.transformers_conversions import (
+    registered_converters,
+    registered_renames,
 )
 from reference_loader.options import Options
 from reference_loader.source.config_file import read_config
@@ -113,7 +117,10 @@ class TransformersModel(Architecture):
         return mapping if isinstance(mapping, dict) else {}
 
     def renames(self, model: nn.Module) -> list[Rename]:
-        return _registered_renames(model)
+        return registered_renames(model)
+
+    def converters(self, model: nn.Module) -> list[Converter]:
+        return registered_converters(model)
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
         # Buffers that older releases saved and newer ones compute.
@@ -185,31 +192,6 @@ def _patch_output_recorders(model: nn.Module) -> None:
     except ImportError:  # before 5.2
         return
     patch_output_recorders(model)
-
-
-def _registered_renames(model: nn.Module) -> list[Rename]:
-    """The renames in the table of 5.x; a key that needs a conversion raises when it is renamed."""
-    try:
-        from transformers import conversion_mapping
-        from transformers.core_model_loading import WeightRenaming
-    except ImportError:
-        return []
-    table = conversion_mapping.get_model_conversion_mapping(model, add_legacy=False)
-    return [_registered(entry, model, isinstance(entry, WeightRenaming)) for entry in table]
-
-
-def _registered(entry: Any, model: nn.Module, only_renames: bool) -> Rename:
-    def rename(key: str) -> str:
-        renamed, pattern = entry.rename_source_key(key)
-        if pattern is not None and not only_renames:
-            raise UnsupportedOption(
-                f"{type(model).__name__} needs a conversion of the stored tensor {key!r}, which is "
-                "not supported by this loader.",
-                "Load the checkpoint with transformers.",
-            )
-        return str(renamed)
-
-    return rename
 
 
 def _generation_config(model: Any, folder: Path) -> Any:

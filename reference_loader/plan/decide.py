@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,14 +16,16 @@ from reference_loader.errors import (
 )
 from reference_loader.formats.reader import header
 from reference_loader.formats.stored import Format, StoredTensor
-from reference_loader.model.architecture import Architecture, Rename
+from reference_loader.model.architecture import Architecture, Converter, Rename
 from reference_loader.model.sharing import Sharing
 from reference_loader.model.skeleton import EXTRA_STATE, Skeleton, Slot
 from reference_loader.model.values import NO_BOUNDS, Bounds
 from reference_loader.options import Options
 from reference_loader.plan import devices, names
+from reference_loader.plan.conversions import conversions
 from reference_loader.plan.decisions import (
     Action,
+    Conversion,
     Fresh,
     Inventory,
     Match,
@@ -97,6 +99,7 @@ def match(
     renames: Iterable[Rename],
     kept: Collection[str],
     *,
+    converters: Sequence[Converter] = (),
     device_map: devices.DeviceMap | None = None,
 ) -> Match:
     """Give every stored tensor its slot.
@@ -109,31 +112,28 @@ def match(
         skeleton: the empty model.
         prefix, renames: see `names.resolve`.
         kept: modules kept in float32, see `tensor_dtype`.
+        converters: see `names.resolve`.
         device_map: see `devices.place`.
 
     Raises:
         NothingMatches: not one key has a slot (MAP-7).
+        BadConversion: see `conversions`.
         BadDtype: a complex tensor for a real slot (FMT-10).
     """
-    targets = names.resolve(stored, skeleton.slots, prefix, renames)
+    targets, claimed = names.resolve(stored, skeleton.slots, prefix, renames, converters)
+    used = {key: each for key, each in claimed.items() if each.target in skeleton.slots}
     winners: dict[str, StoredTensor] = {}
     for key, target in sorted(targets.items()):
         if target in skeleton.slots and (target not in winners or key == target):
             winners[target] = stored[key]
-    if stored and not winners and skeleton.slots:
+    if stored and not winners and not used and skeleton.slots:
         key, first = next(iter(stored.items()))
         raise NothingMatches(
             f"None of the {len(stored)} stored keys belongs to the model: {first.file} holds "
             f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
             "Check the model class, or rename the keys with `key_mapping`.",
         )
-    for target, tensor in winners.items():
-        if tensor.dtype.is_complex and not skeleton.slots[target].dtype.is_complex:
-            raise BadDtype(
-                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
-                f"{target!r} is {skeleton.slots[target].dtype}.",
-                "Save the real part of the tensor instead.",
-            )
+    _refuse_complex(winners, skeleton)
 
     threads = fast()
     placements, mismatched = [], []
@@ -153,10 +153,33 @@ def match(
         waiting = threads and not any_shape and waits(action, tensor.nbytes, device)
         placements.append(Placement(target, tensor, dtype, device, action, waiting))
 
-    unexpected = frozenset(t for t in targets.values() if t not in skeleton.slots)
-    losers = stored.keys() - {tensor.key for tensor in winners.values()}
-    superseded = frozenset(key for key in losers if targets[key] in skeleton.slots)
-    return Match(tuple(placements), tuple(mismatched), unexpected, superseded)
+    # A checkpoint that has a tensor as the model has it needs nothing else for it.
+    needed = {key: each for key, each in used.items() if each.target not in winners}
+    made = [*conversions(needed, stored, skeleton, kept, device_map)]
+    mismatched += [each for each in made if isinstance(each, Mismatch)]
+    converted = tuple(each for each in made if isinstance(each, Conversion))
+
+    unexpected = {target for target in targets.values() if target not in skeleton.slots}
+    for key in claimed.keys() - used.keys():
+        unexpected.update(claimed[key].converter.makes(claimed[key].target))
+    losers = stored.keys() - {tensor.key for tensor in winners.values()} - claimed.keys()
+    superseded = {key for key in losers if targets[key] in skeleton.slots}
+    superseded |= used.keys() - needed.keys()
+    return Match(
+        *(tuple(placements), converted, tuple(mismatched)),
+        *(frozenset(unexpected), frozenset(superseded)),
+    )
+
+
+def _refuse_complex(winners: Mapping[str, StoredTensor], skeleton: Skeleton) -> None:
+    """Raise BadDtype for a complex tensor that would fill a real slot (FMT-10)."""
+    for target, tensor in winners.items():
+        if tensor.dtype.is_complex and not skeleton.slots[target].dtype.is_complex:
+            raise BadDtype(
+                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
+                f"{target!r} is {skeleton.slots[target].dtype}.",
+                "Save the real part of the tensor instead.",
+            )
 
 
 def decide_action(stored: StoredTensor, dtype: torch.dtype, device: Any) -> Action:
@@ -240,7 +263,7 @@ def refuse_over_budget(plan: LoadPlan, options: Options) -> None:
     if plan.device_map is None or str(options.device_map) in devices.INFERRED:
         return
     for name, budget in devices.budgets(options.max_memory).items():
-        held = sum(p.nbytes for p in plan.placements if devices.numbered(p.device) == name)
+        held = sum(each.nbytes for each in plan.filled if devices.numbered(each.device) == name)
         if held > budget:
             raise BadOptions(
                 f"device_map puts {held:,} bytes on {name}; max_memory allows {budget:,}.",
@@ -319,8 +342,13 @@ def make_plan(
     ]
     device_map = decide_places(options, architecture, skeleton)
     prefix = architecture.base_prefix
-    matched = match(inventory.stored, skeleton, prefix, renames, kept, device_map=device_map)
-    filled = {placement.target for placement in matched.placements}
+    converters = architecture.converters(model)
+    matched = match(
+        *(inventory.stored, skeleton, prefix, renames, kept),
+        converters=converters,
+        device_map=device_map,
+    )
+    filled = {each.target for each in matched.filled}
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
     # What is tied to a stored tensor of another shape is not missing either (INF-2).
@@ -344,7 +372,7 @@ def make_plan(
         },
         missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
         ignored=frozenset(ignored),
-        workers=workers_for(matched.placements),
+        workers=workers_for(matched.filled),
         hooks=devices.needs_hooks(device_map),
         weights_only=options.weights_only,
         sharing=skeleton.sharing,

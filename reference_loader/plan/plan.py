@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from reference_loader.errors import shown
 from reference_loader.model.sharing import NOTHING_SHARED, Sharing
 from reference_loader.plan.decisions import (
+    Conversion,
     Fresh,
     Inventory,
     Match,
@@ -87,6 +88,16 @@ class LoadPlan:
         return self.match.placements
 
     @property
+    def conversions(self) -> tuple[Conversion, ...]:
+        """What is made of several stored tensors, or by an operation (CNV-1)."""
+        return self.match.conversions
+
+    @property
+    def filled(self) -> tuple[Placement | Conversion, ...]:
+        """Every tensor of the model that stored tensors fill."""
+        return self.match.filled
+
+    @property
     def mismatched(self) -> tuple[Mismatch, ...]:
         """Stored tensors of a wrong shape (INF-5)."""
         return self.match.mismatched
@@ -121,6 +132,7 @@ class LoadPlan:
             "why_dtype": self.model_dtype.why,
             "device_map": {name: str(place) for name, place in self._places().items()},
             "placements": [placement.to_dict() for placement in self.placements],
+            "conversions": [conversion.to_dict() for conversion in self.conversions],
             "fresh": {name: str(each.dtype) for name, each in fresh.items()},
             "fresh_devices": {name: str(each.device) for name, each in fresh.items()},
             "buffers": {name: str(device) for name, device in sorted(self.buffers.items())},
@@ -148,6 +160,7 @@ class LoadPlan:
             *(("device", f"{place}  {name}".strip()) for name, place in self._places().items()),
             *((str(a), f"{count[a]} tensors, {size[a]:,} bytes") for a in count),
             *(("threads", f"{each.threads} for {d}") for d, each in self.workers.items()),
+            *(("converted", line) for line in _converted(self.conversions)),
             *(("tied", " = ".join(names)) for names in self.ties.groups),
             ("initialised", _listed(self.fresh)),
             ("ignored", _listed(self.ignored)),
@@ -155,6 +168,15 @@ class LoadPlan:
         ]
         width = max(len(head) for head, _ in rows)
         return "\n".join(f"{head:<{width}}  {text}" for head, text in rows if text)
+
+
+def _converted(conversions: Sequence[Conversion], most: int = 4) -> Iterator[str]:
+    """A line for each of the first conversions, and one for the rest."""
+    for each in conversions[:most]:
+        yield f"{shown(each.target)}  <-  {shown(str(each.part))}"
+    if len(conversions) > most:
+        size = sum(each.nbytes for each in conversions)
+        yield f"and {len(conversions) - most} more; {size:,} bytes in all"
 
 
 def _listed(names: Iterable[str], most: int = 6) -> str:

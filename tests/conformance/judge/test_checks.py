@@ -143,6 +143,11 @@ def untwinned(model: Any, info: Any) -> None:
     model.twin.weight = nn.Parameter(model.twin.weight.detach().clone())
 
 
+def expert_shifted(model: Any, info: Any) -> None:
+    merged = model.model.layers[0].mlp.experts.down_proj
+    merged.data = merged.data.roll(1, dims=0)
+
+
 def splits(model: Any, info: Any) -> None:
     model.hf_device_map = {**model.hf_device_map, "model.layers.0.mlp": "cpu"}
 
@@ -201,6 +206,14 @@ TRIALS = [
     *(
         Trial(f"OFF-{number}", shifted_head, "output", "logits", options=MODEL_ON_DISK)
         for number in (1, 2, 3, 4, 5, 8)
+    ),
+    Trial(
+        "CNV-1",
+        expert_shifted,
+        "values",
+        "model.layers.0.mlp.experts.down_proj",
+        "mixtral",
+        options={"model": "transformers:MixtralForCausalLM"},
     ),
     Trial("PLC-6", splits, "device-map", "model.layers.0.mlp", options=BUDGETED),
     Trial("PLC-8", widens, "device", "cpu", options=BUDGETED),
