@@ -22,7 +22,8 @@ _PLAIN = {str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.
 # No part of a model.
 _ELSEWHERE = (type, ModuleType, logging.Logger)
 _CONTAINERS = {dict, OrderedDict, list, set, tuple}
-_TABLES = frozenset({"_parameters", "_buffers", "_modules"})
+# The tables of parameters, buffers and modules; hooks, which may hold tensors, are looked at apart.
+_OF_EVERY_MODULE = vars(nn.Module()).keys()
 
 
 class Place(NamedTuple):
@@ -126,7 +127,9 @@ def _outside(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:
     seen = {id(module) for module in modules}
     waiting: list[Any] = []
     for module in {id(module): module for module in modules}.values():
-        waiting += _worth_a_look(v for name, v in vars(module).items() if name not in _TABLES)
+        values = vars(module)
+        waiting += _worth_a_look([values[name] for name in values.keys() - _OF_EVERY_MODULE])
+        waiting += [hooks for hooks in (module._forward_hooks, module._forward_pre_hooks) if hooks]
     while waiting:
         value = waiting.pop()
         if isinstance(value, torch.Tensor):
@@ -160,7 +163,8 @@ def _inside(value: Any) -> Iterable[Any]:
         return [value.__self__, value.__func__]
     if isinstance(value, FunctionType):
         return [*(value.__defaults__ or ()), *_closure(value)]
-    return list(getattr(value, "__dict__", {}).values())
+    is_config = hasattr(value, "to_dict")
+    return [] if is_config else list(getattr(value, "__dict__", {}).values())
 
 
 def _closure(function: FunctionType) -> Iterator[Any]:
