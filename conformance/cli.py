@@ -1,4 +1,5 @@
-"""`conformance`: the command line. Each command is a file of its own in `commands/`."""
+"""`conformance`: the command line. Each command is a file of its own in `commands/`, its arguments
+are a function of its name in `arguments/`."""
 
 from __future__ import annotations
 
@@ -6,19 +7,23 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
+from conformance.commands.arguments import diagnosis, suite, upgrade
+from conformance.commands.arguments.shared import HarnessError, UsageError
+from conformance.results.text import plain
 from conformance.world.standard_input import end_input
 
 EXIT_ERROR = 2
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
 
-# Group to commands, each with its line of help. A command is imported only where it is called:
-# torch and transformers take seconds, and a list of commands needs neither.
+# Group to commands, each with its line of help. A command is imported only where it runs: torch and
+# transformers take seconds, and help, completion and errors of usage need neither.
 COMMANDS = {
     "What an upgrade of transformers changes": {
         "compare": "what changes from one release to the next, for your checkpoints or ours",
@@ -42,13 +47,43 @@ COMMANDS = {
 }
 
 
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    name: getattr(file, name)
+    for file, group in zip((upgrade, diagnosis, suite), COMMANDS.values(), strict=True)
+    for name in group
+}
+
+EXIT_CODES = """exit codes:
+  0    as expected: nothing changed or diverged but what is known
+  1    a divergence or a regression
+  2    no verdict: something could not be judged
+  3    a known deviation that no longer happens
+  64   wrong usage
+  130  interrupted"""
+
+
 class Parser(argparse.ArgumentParser):
-    """Argparse with the contract's exit code for usage."""
+    """Argparse with the contract's exit code for usage, and "did you mean"."""
 
     def error(self, message: str) -> NoReturn:
         """The command line's exit code for usage, 64, with the message."""
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Options of the command line; a word that no argument takes is an error with a hint."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = list(self._option_string_actions)
+            hints = [did_you_mean(word.partition("=")[0], known) for word in unknown]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{''.join(hints)}")
+        return options
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of an error's message, with what the word was perhaps meant to be; or ""."""
+    near = get_close_matches(word, known, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,61 +100,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _end_on_sigterm()
         end_input()  # no command reads it, and no library that one calls may ask there
     try:
-        options = parser(words).parse_args(words)
-        return run(options)
+        name = called(words)
+        return run(name, parser(name).parse_args(words[1:]))
     except KeyboardInterrupt:
         print("conformance: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the command that the command line parsed; its errors become one line and an exit code."""
-    from conformance.commands.arguments import HarnessError, UsageError
-    from conformance.results.text import plain
-    from reference_loader.errors import LoadError, RemoteCodeRefused
-
+def run(name: str, options: argparse.Namespace) -> int:
+    """Run the command of that name; its errors become one line and an exit code."""
+    command = import_module(f"conformance.commands.{name}")
     try:
-        code: int = options.run(options)
-    except RemoteCodeRefused as error:
-        told = plain(error).replace("`trust_remote_code=True`", "--trust-remote-code")
-        print(f"conformance: {error.code}: {told}", file=sys.stderr)
-        return EXIT_ERROR
-    except LoadError as error:
-        print(f"conformance: {error.code}: {plain(error)}", file=sys.stderr)
-        return EXIT_ERROR
+        code: int = command.run(options)
     except UsageError as error:
         print(f"conformance: {plain(error)}", file=sys.stderr)
         return EXIT_USAGE
-    except (OSError, HarnessError) as error:  # such as an --out that cannot be written
-        print(f"conformance: {plain(error)}", file=sys.stderr)
+    except Exception as error:
+        print(f"conformance: {_told(error)}", file=sys.stderr)
         return EXIT_ERROR
     return code
 
 
-def parser(words: Sequence[str]) -> Parser:
-    """The parser of the command line; only the command that `words` call has its arguments."""
-    summaries = {name: line for group in COMMANDS.values() for name, line in group.items()}
-    top = Parser(
+def _told(error: Exception) -> str:
+    """The line that an error of a command becomes; what is no such error goes on.
+
+    An error of usage never gets here: this import takes seconds where nothing was loaded.
+    """
+    from reference_loader.errors import LoadError, RemoteCodeRefused
+
+    told = plain(error)
+    if isinstance(error, RemoteCodeRefused):
+        told = told.replace("`trust_remote_code=True`", "--trust-remote-code")
+    if isinstance(error, LoadError):
+        return f"{error.code}: {told}"
+    if isinstance(error, (OSError, HarnessError)):  # such as an --out that cannot be written
+        return told
+    raise error
+
+
+def called(words: Sequence[str]) -> str:
+    """The command that the command line calls; help, the versions and a wrong word end here."""
+    if not words:
+        top().error("a COMMAND is missing; --help lists them")
+    if words[0].startswith("-"):
+        top().parse_args(words[:1])
+    if words[0] not in ARGUMENTS:
+        hint = did_you_mean(words[0], list(ARGUMENTS)) or "; --help lists the commands"
+        top().error(f"there is no command {plain(words[0])!r}{hint}")
+    return words[0]
+
+
+def top() -> Parser:
+    """The parser of what comes before a command."""
+    parser = Parser(
         "conformance",
         description="Hold any loader and any release against a specification of from_pretrained.",
         usage="conformance [--version] COMMAND ...",
-        epilog=_list_of_commands(),
+        epilog=f"{_list_of_commands()}\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=_versions())
-    commands = top.add_subparsers(
-        required=True, metavar="COMMAND", parser_class=Parser, help=argparse.SUPPRESS
+    parser.add_argument("--version", action="version", version=_versions())
+    return parser
+
+
+def parser(name: str) -> Parser:
+    """The parser of one command's arguments."""
+    summary = next(group[name] for group in COMMANDS.values() if name in group)
+    command = Parser(
+        f"conformance {name}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    called = next((word for word in words if not word.startswith("-")), "")
-    for name, summary in summaries.items():
-        command = commands.add_parser(
-            name, prog=f"conformance {name}", description=f"{summary[0].upper()}{summary[1:]}."
-        )
-        if name == called:
-            module: Any = import_module(f"conformance.commands.{name}")
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
-    return top
+    ARGUMENTS[name](command)
+    return command
 
 
 def _end_on_sigterm() -> None:

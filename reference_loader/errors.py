@@ -161,5 +161,13 @@ class UnknownModelClass(LoadError, ValueError):
     """The arguments and the config do not determine a model class (CFG-5)."""
 
 
+class BadConversion(LoadError, RuntimeError):
+    """Stored tensors that together make one of the model do not fit together (CNV-2)."""
+
+
+class UnsupportedConversion(LoadError, ValueError):
+    """An operation of the library that this loader cannot plan (CNV-1)."""
+
+
 class UnsupportedOption(LoadError, ValueError):
     """An option or a config asks for something that this loader does not support."""

@@ -52,6 +52,12 @@ class _Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> _Shape:
+        counts = (name for name, kind in cls.__annotations__.items() if kind == "int")
+        for name in filter(config.__contains__, counts):
+            left_out = config[name] is None and name in ("head_dim", "num_key_value_heads")
+            if not left_out and (type(config[name]) is not int or config[name] < 1):
+                raise _unsupported(name, config[name])
+        _config_number({"rms_norm_eps": cls.rms_norm_eps, **config}, "rms_norm_eps")
         _refuse_unless(config, "model_type", {"llama"}, default="llama")
         _refuse_unless(config, "hidden_act", {"silu", "swish"}, default="silu")
         given = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
@@ -93,7 +99,9 @@ def rope_frequencies(config: Mapping[str, Any]) -> Tensor:
     """
     rope = _rope_fields(config)
     head_dim = _head_dim(config)
-    plain = [float(rope["rope_theta"]) ** (-2 * i / head_dim) for i in range(head_dim // 2)]
+    plain = [
+        _config_number(rope, "rope_theta") ** (-2 * i / head_dim) for i in range(head_dim // 2)
+    ]
     match rope["rope_type"]:
         case "default":
             scaled = plain
@@ -121,9 +129,12 @@ def _llama3(frequency: float, rope: Mapping[str, Any]) -> float:
 
 def _rope_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The rotary fields under their new names, from the old or the new place (CFG-1)."""
-    rope = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
-    if any(isinstance(value, Mapping) for value in rope.values()):
-        raise _unsupported("rope_parameters", rope)  # one set of parameters a kind of layer
+    name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    given = config.get(name) or {}
+    # There may be one set of parameters a kind of layer.
+    if not isinstance(given, Mapping) or any(isinstance(each, Mapping) for each in given.values()):
+        raise _unsupported(name, given)
+    rope = dict(given)
     for holder in (rope, config):
         if holder.get("partial_rotary_factor") not in (None, 1):
             raise _unsupported("partial_rotary_factor", holder["partial_rotary_factor"])
@@ -161,7 +172,7 @@ def _config_number(fields: Mapping[str, Any], name: str) -> float:
 def _refuse_unless(config: Mapping[str, Any], name: str, supported: set[str], default: str) -> None:
     """Raise if a field of the Llama's config has a value that this class does not compute."""
     value = config.get(name, default)
-    if value not in supported:
+    if value not in list(supported):  # it may have no hash
         raise _unsupported(name, value)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from reference_loader.errors import BadOptions
 from reference_loader.fill.finish import finish
 from reference_loader.fill.offload import Offloaded
+from reference_loader.fill.operations import convert
 from reference_loader.fill.pump import pump
 from reference_loader.fill.report import LoadReport, refuse_disagreements
 from reference_loader.model.architecture import Architecture
@@ -47,7 +48,7 @@ def load_model(source: Source | None, model_args: tuple[Any, ...], options: Opti
         if not options.ignore_mismatched_sizes:
             decide.refuse_mismatches(plan.mismatched)
         decide.refuse_over_budget(plan, options)
-        refuse_absent(each.device for each in plan.placements)
+        refuse_absent(each.device for each in plan.filled)
         refuse_absent(each.device for each in plan.fresh.values())
 
         before, offloaded = torch.get_rng_state(), Offloaded(options.offload_folder)
@@ -55,6 +56,7 @@ def load_model(source: Source | None, model_args: tuple[Any, ...], options: Opti
             fresh = {name: each.dtype for name, each in plan.fresh.items()}
             initialise(skeleton, architecture, fresh=fresh, buffers=plan.buffers, dtype=plan.dtype)
             pump(plan, skeleton, offloaded)
+            convert(plan, skeleton, offloaded)
             untied = finish(plan, skeleton.model, architecture, offloaded, options)
         except BaseException:
             # A load that failed has drawn no random numbers and written nothing (STA-2, OFF-9).
@@ -109,7 +111,7 @@ def _prepare(
     inventory = decide.take_inventory(checkpoint, options)
     dtype = model_dtype(options.dtype, architecture.declared_dtype, decide.auto_order(inventory))
     architecture.set_dtype(dtype.dtype)
-    skeleton = build(architecture.construct, dtype.dtype)
+    skeleton = build(architecture.construct, dtype.dtype, bounds=decide.bounds(inventory))
     plan = decide.make_plan(
         options=options,
         architecture=architecture,

@@ -147,22 +147,21 @@ class Options:
         """
         given = {**kwargs, **named}
         for name in sorted(REFUSED & given.keys()):
-            if given[name]:
+            if _is_set(given[name]):
                 raise UnsupportedOption(
                     f"The option {name!r} is not supported by this loader.",
                     "Leave the option out, or load the checkpoint with transformers.",
                 )
         # None is no value for an option whose default is another: it stands for the default.
-        defaults = {f.name: f.default for f in fields(cls)}
+        names, defaults = cls.names(), {f.name: f.default for f in fields(cls)}
         options = {
             name: value
             for name, value in given.items()
-            if name in cls.names()
-            and (value is not None or name == "dtype" or defaults[name] is None)
+            if name in names and (value is not None or name == "dtype" or defaults[name] is None)
         }
         for name, value in options.items():
             _refuse_wrong_type(name, value)
-        rest = given.keys() - cls.names() - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
+        rest = given.keys() - names - WITHOUT_EFFECT - REFUSED - {"torch_dtype"}
         asked, older = given.get("dtype"), given.get("torch_dtype")
         if older is not None and (asked is None or asked is AUTO):
             options["dtype"] = older
@@ -181,13 +180,23 @@ _CHECKED_ELSEWHERE = (
 )
 
 
-def _refuse_wrong_type(name: str, value: object) -> None:
+def _is_set(value: Any) -> bool:
+    """Whether a refused option asks for something: an array or the like has no truth value."""
+    try:
+        return bool(value)
+    except (RuntimeError, TypeError, ValueError):
+        return True
+
+
+def _refuse_wrong_type(name: str, value: Any) -> None:
     """Raise BadOptions unless the value has a type that the option is declared with."""
+    hint = f"The option takes {Options.__annotations__[name]}."
     if name not in _CHECKED_ELSEWHERE and not isinstance(value, _types(name)):
-        hint = Options.__annotations__[name]
-        raise BadOptions(
-            f"{name}={value!r} is a {type(value).__name__}.", f"The option takes {hint}."
-        )
+        raise BadOptions(f"{name}={value!r} is a {type(value).__name__}.", hint)
+    if name == "attn_implementation" and isinstance(value, Mapping):
+        for part, attention in value.items():
+            if not isinstance(part, str) or not isinstance(attention, str | None):
+                raise BadOptions(f"{name} contains {part!r}: {attention!r}, not text.", hint)
 
 
 @cache

@@ -195,8 +195,9 @@ def complaints(texts: Iterable[Text]) -> list[str]:
 
 def command_line() -> Iterator[Text]:
     """All that `conformance --help` and `conformance COMMAND --help` can show."""
+    yield from of_parser(cli.top())
     for name in [name for group in cli.COMMANDS.values() for name in group]:
-        yield from of_parser(cli.parser([name]))
+        yield from of_parser(cli.parser(name))
 
 
 def hold(texts: Iterable[Text]) -> None:

@@ -53,6 +53,29 @@ class StoredStateDict:
 
 
 @dataclass(frozen=True)
+class SpoiledStateDict:
+    """The same, with one entry that is no tensor to load, as a load option.
+
+    Attributes:
+        entry: what it is, of `SPOILED`.
+        key: the name of the entry.
+    """
+
+    entry: str
+    key: str = "lm_head.weight"
+
+
+# What an entry of a state dict may be instead of a tensor, by an expression of the tensor.
+SPOILED = {
+    "none": "None",
+    "list": "tensor.tolist()",
+    "array": "tensor.numpy()",
+    "meta": 'tensor.to("meta")',
+    "sparse": "tensor.to_sparse()",
+}
+
+
+@dataclass(frozen=True)
 class EmptyFolder:
     """A folder of its own for each load, as a load option."""
 

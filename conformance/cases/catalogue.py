@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from conformance.cases import (
     cfg,
+    cnv,
     combo,
     dty,
     fmt,
@@ -31,7 +32,7 @@ from conformance.cases import (
 from conformance.cases.case import VALID, Case
 
 STAGES = (
-    *(res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(res, idx, fmt, cfg, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use),
     *(combo, shapes),
 )
 

@@ -51,6 +51,13 @@ CASES = [
     ),
     Case("cfg/generation", ("CFG-4", "OUT-3"), "llama-generation", greedy=True),
     Case("cfg/no-generation-file", ("CFG-4", "OUT-3"), greedy=True),
+    Case(
+        "cfg/generation-above-subfolder",
+        ("CFG-24",),
+        "llama-generation",
+        ("subfolder", "generation-of-another"),
+        options={"subfolder": "inner"},
+    ),
     Case("cfg/auto-class", ("CFG-5",), model=AUTO),
     Case("cfg/auto-base-class", ("CFG-5", "MAP-2"), model="transformers:AutoModel"),
     rejected(

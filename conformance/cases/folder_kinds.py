@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,11 @@ def adapter_beside(folder: Path) -> str | None:
     if not (folder / "adapter_config.json").is_file():
         return None
     return "an adapter lies beside the weights (adapter_config.json); only peft applies it"
+
+
+def notes(folders: Iterable[Path]) -> list[str]:
+    """A line for each checkpoint with something that no verdict speaks of."""
+    return [f"{folder.name}: {note}" for folder in folders if (note := adapter_beside(folder))]
 
 
 def _json(path: Path) -> Mapping[str, Any]:

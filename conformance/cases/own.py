@@ -117,7 +117,7 @@ def _forms(folder: Path, model: str) -> Iterator[Case]:
     )
     yield form("threads", ("STA-3",), threads=THREADS)
     yield form("saved-again", saved=True)
-    if _weights_bytes(folder) <= LARGEST_REWRITTEN:
+    if _weights_bytes(folder) <= LARGEST_REWRITTEN and _whole(folder):
         for how in REWRITTEN:
             yield form(how, rewritten=how)
     # A class of the user's has its own head; the Auto classes do not know it.
@@ -139,6 +139,17 @@ def _config(folder: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _whole(folder: Path) -> bool:
+    """Whether every shard that an index names is there."""
+    named: set[str] = set()
+    for index in folder.glob("*.index.json"):
+        try:
+            named |= set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return False  # the load as it is saved tells what is wrong with it
+    return all((folder / name).is_file() for name in named)
 
 
 def _weights_bytes(folder: Path) -> int:

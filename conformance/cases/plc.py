@@ -119,5 +119,32 @@ CASES = [
         device_map={"": "cpu"},
         options={"max_memory": {"cpu": "145KB"}},
     ),
+    *(
+        rejected(
+            f"plc/budget-{words}",
+            "PLC-11",
+            named,
+            options={
+                "device_map": "auto",
+                "max_memory": budget,
+                "offload_folder": EmptyFolder(),
+            },
+        )
+        for words, named, budget in (
+            ("in-no-unit", "abc", {"cpu": "abc"}),
+            ("of-none", "cpu", {"cpu": None}),
+            ("negative", "-1", {"cpu": -1}),
+            ("of-no-device", "gpu5", {"gpu5": 10**9}),
+        )
+    ),
+    # No machine has eight of these.
+    *(
+        refused(f"absent-{words}", "PLC-12", "xpu:7", device_map)
+        for words, device_map in (
+            ("name", "xpu:7"),
+            ("everywhere", {"": "xpu:7"}),
+            ("inside", {"model": "cpu", "lm_head": "xpu:7"}),
+        )
+    ),
     refused("empty", "PLC-3", "model.embed_tokens.weight", {}),
 ]

@@ -14,6 +14,7 @@ from conformance.cases.case import (
     HALF_FILE,
     IN_MEMORY,
     NO_FILES,
+    SPOILED,
     TWO_SHARDS,
     Case,
     CommitId,
@@ -22,6 +23,7 @@ from conformance.cases.case import (
     Failure,
     OnHub,
     Push,
+    SpoiledStateDict,
     rejected,
 )
 
@@ -345,6 +347,32 @@ CASES = [
         WEIGHTS,
         faults=("bin-beside-safetensors",),
         **failing(f"*/{WEIGHTS}", 403),
+    ),
+    # Options and state dicts that are wrong.
+    *(
+        rejected(f"res/wrong-{words}", "RES-21", name, options={name: value})
+        for words, name, value in (
+            ("subfolder", "subfolder", 5),
+            ("variant", "variant", 3),
+            ("use-safetensors", "use_safetensors", "yes"),
+            ("mismatch-flag", "ignore_mismatched_sizes", "no"),
+            ("buffers-flag", "offload_buffers", "no"),
+            ("generation-config", "generation_config", {"max_length": 3}),
+            ("mapping", "key_mapping", ["a"]),
+            ("mapping-key", "key_mapping", {5: "x"}),
+            ("mapping-pattern", "key_mapping", {"(": ""}),
+            ("mapping-group", "key_mapping", {"model": r"\9"}),
+        )
+    ),
+    *(
+        rejected(
+            f"res/state-dict-{entry}",
+            "RES-22",
+            "lm_head.weight",
+            given=None,
+            options={"config": ConfigObject(), "state_dict": SpoiledStateDict(entry)},
+        )
+        for entry in SPOILED
     ),
     refused("disk-full", "RES-20", "org/tiny", under=("disk-full",)),
 ]

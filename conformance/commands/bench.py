@@ -15,44 +15,13 @@ from conformance.bench.contenders import CONTENDERS, Contender
 from conformance.bench.series import Series, take
 from conformance.bench.tables import plot, show
 from conformance.bench.workloads import CASES, Case
-from conformance.commands.arguments import UsageError
+from conformance.commands.arguments.shared import UsageError
 from conformance.report.console import watching
 from conformance.results.runs import run_folder, write_whole
 
 
 class NothingToMeasure(ValueError):
     """No case, or no contender, of that name; or no case for this machine."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance bench`."""
-    parser.add_argument(
-        "--case",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="measure only these, such as 'cuda-*'; repeatable (default: all for this machine)",
-    )
-    parser.add_argument(
-        "--contender",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="measure only these loaders; repeatable (default: all that are installed)",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=5,
-        metavar="N",
-        help="fresh processes for each loader (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="write bench.json and bench.svg to this folder (default: a new folder under runs/)",
-    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,18 +15,8 @@ from packaging.version import Version
 
 from conformance.cases.case import Case
 from conformance.cases.own import NO_CHECKPOINT, Own
-from conformance.commands.arguments import (
-    TARGETS,
-    HarnessError,
-    add_model_class,
-    add_timeout,
-    add_trust,
-    known_clauses,
-    one_case,
-    own_of,
-    selected,
-    target_errors,
-)
+from conformance.commands.arguments.shared import HarnessError
+from conformance.commands.selection import known_clauses, one_case, own_of, selected, target_errors
 from conformance.judge.changes import Change, Outcome, change
 from conformance.releases import targets
 from conformance.releases.judging import Run, Work, judge_in
@@ -47,29 +37,6 @@ _SAY = partial(print, flush=True)  # a step takes long enough to be waited for
 
 class NothingToFind(RuntimeError):
     """There is no release to look for; the message says why."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance bisect`."""
-    parser.add_argument(
-        "case",
-        metavar="CASE|CHECKPOINT",
-        help="the id of a case, such as tie/different; or the folder of a checkpoint of yours",
-    )
-    parser.add_argument(
-        "--form",
-        default="as-saved",
-        metavar="FORM",
-        help="how the checkpoint is loaded, as `check CHECKPOINT` names it (default: %(default)s)",
-    )
-    parser.add_argument("--good", required=True, metavar="TARGET", help=TARGETS)
-    parser.add_argument("--bad", required=True, metavar="TARGET", help="likewise")
-    parser.add_argument(
-        "--clause", metavar="ID", default="", help="count only divergences from this clause"
-    )
-    add_model_class(parser)
-    add_trust(parser)
-    add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:

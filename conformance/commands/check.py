@@ -3,71 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import IDS
-from conformance.commands.arguments import (
-    HarnessError,
-    UsageError,
-    add_model_class,
-    add_report,
-    add_selection,
-    add_trust,
-    add_unjudged,
-    model_class,
-    own_of,
-    refuse_code,
-    selected,
-)
+from conformance.cases.folder_kinds import notes
+from conformance.commands.arguments.shared import HarnessError, UsageError
+from conformance.commands.selection import model_class, own_of, refuse_code, selected
 from conformance.deviations import deviations, stale
 from conformance.judge.session import Session, header, judge_all, open_session
 from conformance.observe.loaders import UnknownLoader
 from conformance.report.console import progress, show, summary
 from conformance.report.markdown import comment
 from conformance.report.renderings import render
-from conformance.results.impacts import IMPACTS, gravest
+from conformance.results.impacts import gravest
 from conformance.results.records import ERROR, SKIP, Result, exit_code
 from conformance.results.runs import now, recording, run_folder
 from conformance.world.gpus import absent
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance check`."""
-    parser.add_argument(
-        "checkpoints",
-        nargs="*",
-        metavar="CHECKPOINT",
-        help="a folder, or an id on the Hub; without any, the cases of the specification",
-    )
-    parser.add_argument(
-        "--loader",
-        default="stock",
-        metavar="stock|reference|MODULE:ATTR",
-        help="what to judge: a callable f(cls, path, **kwargs); cls may be None (default: stock)",
-    )
-    add_selection(parser)
-    add_model_class(parser)
-    add_trust(parser)
-    parser.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
-        default="cpu",
-        help="where the models are loaded to (default: cpu)",
-    )
-    parser.add_argument(
-        "--impact",
-        action="append",
-        default=[],
-        choices=tuple(IMPACTS),
-        metavar="IMPACT",
-        help="show and record only results of this impact, and those without a verdict; the exit "
-        f"code is theirs; repeatable. One of {', '.join(IMPACTS)}",
-    )
-    add_unjudged(parser)
-    add_report(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     cases = selected(own, options.case, options.clause, options.device)
     for folder in own.folders:
         refuse_code(folder, trusted, model_class(own.model))
+    for note in notes(own.folders):
+        print(note, file=sys.stderr)
     show_as = Shown(options.format == "markdown", tuple(options.impact), options.allow_unjudged)
     try:
         return check(cases, options.loader, options.out, show_as, options.device)
@@ -137,10 +94,12 @@ def check(
         code = exit_code(counted, complaints)
         recorder.footer(code, now())
     report = render(folder)
+    # With no impact asked for, what is not shown is a head that the release does not have.
+    judged = len(cases) if shown.impacts else len(results)
     if shown.markdown:
         print(comment(report, [f"stale deviation: {line}" for line in complaints]), end="")
     else:
-        show(results, complaints, _foot(results, session, folder, len(cases)))
+        show(results, complaints, _foot(results, session, folder, judged))
     return code
 
 

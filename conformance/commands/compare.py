@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,22 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from conformance.cases.case import Case
+from conformance.cases.folder_kinds import notes
 from conformance.cases.own import NO_CHECKPOINT, Own
-from conformance.commands.arguments import (
-    TARGETS,
-    UsageError,
-    add_model_class,
-    add_report,
-    add_selection,
-    add_timeout,
-    add_trust,
-    add_unjudged,
-    own_of,
-    selected,
-    target_errors,
-)
+from conformance.commands.arguments.shared import TARGETS, UsageError
+from conformance.commands.selection import own_of, selected, target_errors
 from conformance.judge.accepted import Accept, BadAcceptFile, accept, idle, read_accepted
-from conformance.judge.changes import DEFAULT_FAIL_ON, FAIL_ON, Change, changes, exit_code
+from conformance.judge.changes import DEFAULT_FAIL_ON, Change, changes, exit_code
 from conformance.releases import targets
 from conformance.releases.judging import Run, Work, judge_in
 from conformance.releases.prober import LOAD_SECONDS, our_packages
@@ -37,46 +26,6 @@ from conformance.report.renderings import render
 from conformance.report.tables.change_table import show_changes
 from conformance.results.records import Recorder
 from conformance.results.runs import now, recording, run_folder
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance compare`."""
-    parser.add_argument("words", nargs="+", metavar="TARGET|CHECKPOINT", help=TARGETS)
-    add_selection(parser)
-    parser.add_argument(
-        "--accept",
-        type=Path,
-        metavar="FILE",
-        help="a TOML file of accepted changes, which do not fail the run",
-    )
-    parser.add_argument(
-        "--fail-on",
-        type=_words,
-        default=DEFAULT_FAIL_ON,
-        metavar="WORD,WORD",
-        help="what fails the run with exit code 1: regressed, changed, fixed, or an impact of a "
-        "difference in a checkpoint of yours, whichever release is right "
-        f"(default: {','.join(DEFAULT_FAIL_ON)})",
-    )
-    add_unjudged(parser)
-    parser.add_argument(
-        "--measure",
-        action="store_true",
-        help="load each checkpoint in processes of its own, so that peak memory is that load's; "
-        "slower",
-    )
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        type=int,
-        default=max(1, min(4, os.cpu_count() or 1)),
-        metavar="N",
-        help="how many targets are judged at the same time (default: %(default)s)",
-    )
-    add_model_class(parser)
-    add_trust(parser)
-    add_timeout(parser)
-    add_report(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -105,18 +54,6 @@ def run(options: argparse.Namespace) -> int:
             return compare(asked)
     except BadAcceptFile as error:
         raise UsageError(str(error)) from error
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """The words of `--fail-on`.
-
-    Raises:
-        argparse.ArgumentTypeError: one does not exist.
-    """
-    words = tuple(word.strip() for word in text.split(",") if word.strip())
-    if unknown := [word for word in words if word not in FAIL_ON]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(FAIL_ON)}")
-    return words
 
 
 @dataclass(frozen=True)
@@ -171,7 +108,7 @@ def compare(asked: Comparison) -> int:
         code = exit_code(found, asked.fail_on, allow_unjudged=asked.allow_unjudged)
         recorder.footer(code, now())
     report = render(folder)
-    told = _unused_entries(found, entries)
+    told = [*_unused_entries(found, entries), *notes(asked.own.folders)]
     if asked.markdown:
         print(comment(report, told), end="")
     else:

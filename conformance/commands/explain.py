@@ -6,53 +6,14 @@ import argparse
 import json
 from typing import Any
 
-from conformance.commands.arguments import UsageError, add_model_class, add_trust, model_class
+from conformance.commands.arguments.shared import UsageError
+from conformance.commands.selection import model_class
 from conformance.inspect import doctor_table, footprint_table
 from conformance.inspect.doctor import examine
 from conformance.inspect.footprint import BadBudget, explain, named, parse_budgets, planned
 from conformance.results.text import plain_lines
 from reference_loader.options import Options
 from reference_loader.source.checkpoint import open_folder
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance explain`."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or an id on the Hub")
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="show all that is wrong with the checkpoint; reads the weights; exit code 1 for an "
-        "error",
-    )
-    parser.add_argument(
-        "--revision", default="main", help="a branch, tag or commit on the Hub (default: main)"
-    )
-    add_model_class(parser)
-    parser.add_argument(
-        "--dtype", default="auto", help="`auto` or the name of a torch dtype (default: auto)"
-    )
-    parser.add_argument("--subfolder", default="", help="the folder inside the checkpoint")
-    parser.add_argument("--variant", help="the variant of the weight files, such as fp16")
-    parser.add_argument(
-        "--ignore-mismatched-sizes",
-        action="store_true",
-        help="initialise parameters whose stored shape differs, instead of refusing the load",
-    )
-    parser.add_argument(
-        "--device-map",
-        metavar="WORD|DEVICE|JSON",
-        help='such as auto, cuda:0, or {"model": 0, "lm_head": "cpu"}',
-    )
-    parser.add_argument(
-        "--max-memory",
-        metavar="0=24GiB,cpu=64GiB",
-        default="",
-        help="the memory of each device; says what fits and what would",
-    )
-    add_trust(parser)
-    parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="(default: text)"
-    )
 
 
 def run(options: argparse.Namespace) -> int:

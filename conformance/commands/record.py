@@ -4,35 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 
-from conformance.commands.arguments import (
-    HarnessError,
-    UsageError,
-    add_model_class,
-    add_trust,
-    model_class,
-    refuse_code,
-)
+from conformance.commands.arguments.shared import HarnessError, UsageError
+from conformance.commands.selection import model_class, refuse_code
 from conformance.inspect.load_record import Load, NotLoaded, record
 from reference_loader.options import Options
 from reference_loader.source.checkpoint import open_folder
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance record`."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or an id on the Hub")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", required=True, help="the JSON file to write"
-    )
-    add_model_class(parser)
-    parser.add_argument(
-        "--dtype",
-        default="",
-        help="`auto` or the name of a torch dtype (default: what the release does by itself)",
-    )
-
-    add_trust(parser)
 
 
 def run(options: argparse.Namespace) -> int:

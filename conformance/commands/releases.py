@@ -6,11 +6,9 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from packaging.version import Version
-
 from conformance.cases.catalogue import CASES, IDS
 from conformance.cases.own import NO_CHECKPOINT
-from conformance.commands.arguments import HarnessError
+from conformance.commands.arguments.shared import HarnessError
 from conformance.deviations import deviations, stale
 from conformance.judge.verdict import Judged, classified
 from conformance.releases.judging import Work, judge_in
@@ -23,41 +21,6 @@ from conformance.report.stored_run import Report, read_whole
 from conformance.report.tables.release_table import Column, as_html, as_markdown
 from conformance.results.records import ERROR, BadReport, Result, exit_code
 from conformance.results.runs import now, recording, write_whole
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance releases`."""
-    parser.add_argument(
-        "releases",
-        nargs="*",
-        type=Version,
-        metavar="RELEASE",
-        help="(default: the newest patch of every minor release that the index lists)",
-    )
-    parser.add_argument(
-        "--oldest",
-        type=Version,
-        default=Version("4.47"),
-        metavar="RELEASE",
-        help="the first minor release of them (default: %(default)s)",
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--resume", action="store_true", help="judge only what has no verdict yet")
-    which.add_argument("--kept", action="store_true", help="judge nothing, render earlier reports")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/matrix"),
-        metavar="DIR",
-        help="a report a release (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--docs",
-        type=Path,
-        default=Path("docs"),
-        metavar="DIR",
-        help="where releases.md and releases.html are written (default: %(default)s)",
-    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from conformance.commands.arguments import HarnessError
+from conformance.commands.arguments.shared import HarnessError
 from conformance.report.markdown import comment
 from conformance.report.renderings import render
 from conformance.report.stored_run import read_whole
 from conformance.results.records import BadReport
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance render`."""
-    parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="the folder of a run, with its report.jsonl"
-    )
-    parser.add_argument(
-        "--format",
-        choices=("files", "markdown"),
-        default="files",
-        help="write report.html, junit.xml and badge.svg beside it, or print a comment for a "
-        "pull request (default: files)",
-    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from conformance.commands.arguments import HarnessError, UsageError, one_case
+from conformance.commands.arguments.shared import HarnessError, UsageError
+from conformance.commands.selection import one_case
 from conformance.judge.session import open_session
 from conformance.repro.folder import NotReproducible, repro
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance repro`."""
-    parser.add_argument("case", metavar="CASE", help="the id of a case, such as tie/different")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", required=True, help="the folder to write; must be new"
-    )
 
 
 def run(options: argparse.Namespace) -> int:

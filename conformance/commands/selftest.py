@@ -12,7 +12,8 @@ from rich.text import Text
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES, select
-from conformance.commands.arguments import UsageError, known_clauses
+from conformance.commands.arguments.shared import UsageError
+from conformance.commands.selection import known_clauses
 from conformance.deviations import deviations
 from conformance.judge import session as judging
 from conformance.judge.session import Session, judge, open_session, rerun
@@ -23,30 +24,10 @@ from conformance.observe.observe import observe
 from conformance.report.console import console, progress
 from conformance.report.explanation import explanation
 from conformance.results.records import AGREE, KNOWN, Observation, Result
-from conformance.spec import STAGES, clauses
+from conformance.spec import clauses
 
 # Cases a mutant is tried on: some clauses have a hundred, and the table is no better for them.
 MOST_CASES = 8
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance selftest`."""
-    parser.add_argument(
-        "--stage",
-        action="append",
-        default=[],
-        type=str.upper,
-        choices=STAGES,
-        metavar="STAGE",
-        help="try only the mutants of this stage's clauses, such as TIE; repeatable",
-    )
-    parser.add_argument(
-        "--clause",
-        action="append",
-        default=[],
-        metavar="ID",
-        help="try only the mutants of this clause, such as TIE-1; repeatable",
-    )
 
 
 def run(options: argparse.Namespace) -> int:

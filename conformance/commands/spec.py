@@ -6,10 +6,9 @@ import argparse
 import difflib
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from conformance.cases.catalogue import CASES
-from conformance.commands.arguments import UsageError
+from conformance.commands.arguments.shared import UsageError
 from conformance.deviations import Deviation, bugs, deviations
 from conformance.results.impacts import IMPACTS
 from conformance.spec import STAGES, Clause, clauses
@@ -19,26 +18,6 @@ SUGGESTIONS = 5
 
 class UnknownWord(ValueError):
     """The word names no clause, no stage and no deviation; the message lists near matches."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance spec`."""
-    parser.add_argument(
-        "word",
-        nargs="?",
-        metavar="ID",
-        help="a clause (TIE-1), a stage (TIE) or a known deviation, in any letter case "
-        "(default: a list of all clauses)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("text", "markdown", "bugs"),
-        default="text",
-        help="markdown renders docs/spec.md, bugs renders docs/bugs.md (default: text)",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write to this file instead of the terminal"
-    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,22 +6,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from conformance.commands.arguments import HarnessError, UsageError, add_model_class, add_trust
+from conformance.commands.arguments.shared import HarnessError, UsageError
 from conformance.commands.record import load_of
 from conformance.inspect.load_record import BadRecord, of_transformers, options_of, read, verify
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `conformance verify`."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="written by `conformance record`")
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        metavar="CHECKPOINT",
-        help="the checkpoint, if it is no longer where it was",
-    )
-    add_model_class(parser)
-    add_trust(parser)
 
 
 def run(options: argparse.Namespace) -> int:

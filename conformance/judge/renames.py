@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from conformance.results.name_patterns import NUMBER, grouped
 from conformance.results.records import Divergence, Observation
 
 # The kind of a divergence that stands for names that were lost and names that took their place.
@@ -33,6 +34,7 @@ def with_renames(
     patterns: dict[tuple[str, str], list[str]] = {}
     for old, new in pairs.items():
         patterns.setdefault(_replaced(old, new), []).append(old)
+    patterns = _over_layers(patterns)
     told = [
         Divergence(
             *(RENAMED, names[0], f"{old}*", f"{new}*"),
@@ -43,6 +45,18 @@ def with_renames(
     ]
     renamed = {*pairs, *pairs.values()}
     return [*told, *(d for d in divergences if not (d.where in renamed and _is_absence(d)))]
+
+
+def _over_layers(patterns: Mapping[tuple[str, str], list[str]]) -> dict[tuple[str, str], list[str]]:
+    """The patterns, those that differ only in the number of a layer drawn together."""
+    alike: dict[tuple[str, str], tuple[list[str], list[str], list[str]]] = {}
+    for (old, new), names in patterns.items():
+        key = (NUMBER.sub("", old, count=1), NUMBER.sub("", new, count=1))
+        olds, news, all_names = alike.setdefault(key, ([], [], []))
+        olds.append(old)
+        news.append(new)
+        all_names.extend(names)
+    return {(grouped(olds)[0], grouped(news)[0]): names for olds, news, names in alike.values()}
 
 
 def _is_absence(divergence: Divergence) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from conformance.mutants import (
     cfg,
+    cnv,
     dty,
     fmt,
     idx,
@@ -35,7 +36,7 @@ from conformance.observe.loaders import Loader, stock
 __all__ = ["MUTANTS", "Mutant", "honest"]
 
 STAGES = (
-    *(res, idx, fmt, cfg, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(res, idx, fmt, cfg, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use),
     *(pairs, sizes),
 )
 

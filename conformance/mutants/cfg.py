@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig
 
 from conformance.mutants.planting import Load, around, coming_out, going_in, ignoring
-from conformance.observe.loaders import named_class
+from conformance.observe.loaders import named_class, reference
 from reference_loader.options import Options
 
 attn_implementation_ignored = ignoring("attn_implementation", "CFG-9", "cfg/attention-eager")
@@ -53,6 +53,13 @@ def generation_config_forgotten(load: Load) -> None:
     """The generation config is the class's default."""
     if getattr(load.model, "generation_config", None) is not None:
         load.model.generation_config = type(load.model.generation_config)()
+
+
+@coming_out("CFG-24", "cfg/generation-above-subfolder", of=reference)
+def generation_config_of_the_root(load: Load) -> None:
+    """The generation config is that of the source, whatever `subfolder` says."""
+    if load.options.get("subfolder"):
+        load.model.generation_config = GenerationConfig.from_pretrained(load.source)
 
 
 @going_in("CFG-5", "cfg/auto-class")

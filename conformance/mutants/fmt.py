@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -107,11 +106,9 @@ def answer_asked_for(load: Load) -> None:
 
 
 @going_in("FMT-22", "fmt/code-kernel", of=reference)
-def kernel_of_the_config_taken(load: Load) -> None:
-    """A kernel that the config names counts as one that the caller asked for."""
-    config = json.loads(Path(load.source, "config.json").read_text("utf-8"))
-    if "attn_implementation" in config:
-        load.options["attn_implementation"] = config["attn_implementation"]
+def kernel_of_the_config_passed_over(load: Load) -> None:
+    """A kernel that the config names is passed over without a word."""
+    load.options.setdefault("attn_implementation", "eager")
 
 
 @going_in("FMT-23", "fmt/code-trusted-beside-known-type")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from conformance.mutants.planting import Load, around, coming_out, going_in, ignoring
+from conformance.observe.loaders import reference
 
 device_map_ignored = ignoring("device_map", "PLC-5", "plc/budget-tight")
 max_memory_ignored = ignoring("max_memory", "PLC-8", "plc/budget-tight")
@@ -65,3 +66,22 @@ def unknown_module_refused(load: Load) -> None:
     names = {name for name, _ in [*load.model.named_modules(), *load.model.named_parameters()]}
     if isinstance(device_map, dict) and device_map.keys() - names:
         raise ValueError(f"device_map names {device_map.keys() - names}")
+
+
+@going_in("PLC-11", "plc/budget-negative", of=reference)
+def negative_budget_is_none(load: Load) -> None:
+    """A budget that is not a size of at least nothing is one of nothing."""
+    budgets = load.options.get("max_memory")
+    if isinstance(budgets, dict) and any(budget in (None, -1) for budget in budgets.values()):
+        load.options["max_memory"] = {
+            name: 0 if budget in (None, -1) else budget for name, budget in budgets.items()
+        }
+
+
+@around("PLC-12", "plc/absent-name")
+def absent_device_is_the_cpu(load: Load) -> Iterator[None]:
+    """Where the machine does not have a device, the CPU takes its place."""
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError):
+        load.result = load.run(device_map=None)

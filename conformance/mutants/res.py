@@ -7,10 +7,14 @@ from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
+import torch
+from numpy import ndarray
 from transformers import configuration_utils, modeling_utils
 from transformers.models.auto import auto_factory
 
 from conformance.mutants.planting import Load, around, going_in, ignoring
+from conformance.observe.loaders import reference
+from reference_loader.options import Options
 
 subfolder_ignored = ignoring("subfolder", "RES-6", "res/subfolder")
 variant_ignored = ignoring("variant", "RES-7", "res/variant")
@@ -39,6 +43,40 @@ def error_of_another_class(load: Load) -> Iterator[None]:
         yield
     except OSError as error:
         raise KeyError(str(error)) from error
+
+
+@going_in("RES-21", "res/wrong-mismatch-flag", of=reference)
+def text_taken_for_a_flag(load: Load) -> None:
+    """Text as a flag is true if it is not empty."""
+    for name, value in load.options.items():
+        if isinstance(value, str) and isinstance(getattr(Options, name, None), bool):
+            load.options[name] = bool(value)
+
+
+@going_in("RES-21", "res/wrong-mapping", of=reference)
+def wrong_mapping_left_out(load: Load) -> None:
+    """A `key_mapping` that is not a mapping of text to text is ignored."""
+    given = load.options.get("key_mapping")
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+        load.options.pop("key_mapping", None)
+
+
+@going_in("RES-22", "res/state-dict-array", of=reference)
+def entries_that_are_no_tensors_left_out(load: Load) -> None:
+    """What is not a tensor in a state dict is left out, and its parameter is random."""
+    held = load.options.get("state_dict") or {}
+    if not all(isinstance(value, torch.Tensor) for value in held.values()):
+        load.options["state_dict"] = {
+            key: value for key, value in held.items() if isinstance(value, torch.Tensor)
+        }
+
+
+@going_in("RES-22", "res/state-dict-array", of=reference)
+def arrays_become_tensors(load: Load) -> None:
+    """Arrays in a state dict are loaded, the model shares their memory."""
+    held = load.options.get("state_dict") or {}
+    if any(isinstance(value, ndarray) for value in held.values()):
+        load.options["state_dict"] = {key: torch.as_tensor(value) for key, value in held.items()}
 
 
 @going_in("RES-10", "res/state-dict")

@@ -23,7 +23,7 @@ class Usage:
 
     Attributes:
         case: what is loaded.
-        source: the folder of the checkpoint.
+        source: a copy of the checkpoint's folder that nothing else has.
         again: loads the case once more, from this folder or another, perhaps with other options;
             returns what the loader returns.
     """

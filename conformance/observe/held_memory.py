@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import tempfile
 import weakref
 from pathlib import Path
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from conformance.observe.experiment import Pairs, Usage, copy_of, facts_of, paired, tensors_of
+from conformance.observe.experiment import Pairs, Usage, facts_of, paired, tensors_of
 from conformance.observe.facts import model_of, observe_tensors
 from conformance.world.mapped_files import mapped
 
@@ -45,28 +44,24 @@ def _told(released: bool) -> str:
 
 def files_unwritten(usage: Usage) -> Pairs:
     """Writing to every tensor of the model changes no file of the checkpoint."""
-    with tempfile.TemporaryDirectory(prefix="conformance-source-") as place:
-        folder = copy_of(usage.source, Path(place))
-        before = _bytes_of(folder)
-        model = usage.model(folder)
-        with torch.no_grad():
-            for tensor in tensors_of(model).values():
-                if not tensor.is_meta:
-                    tensor.zero_()
-        return paired(before, _bytes_of(folder))
+    before = _bytes_of(usage.source)
+    model = usage.model()
+    with torch.no_grad():
+        for tensor in tensors_of(model).values():
+            if not tensor.is_meta:
+                tensor.zero_()
+    return paired(before, _bytes_of(usage.source))
 
 
 def files_replaced(usage: Usage) -> Pairs:
     """The model stays as it is when its files are replaced by others of the same names."""
-    with tempfile.TemporaryDirectory(prefix="conformance-source-") as place:
-        folder = copy_of(usage.source, Path(place))
-        model = usage.model(folder)
-        before = facts_of(observe_tensors(model))
-        for path in folder.iterdir():
-            other = path.with_name("other")
-            other.write_bytes(b"\xff" * path.stat().st_size)
-            other.replace(path)
-        return paired(before, facts_of(observe_tensors(model)))
+    model = usage.model()
+    before = facts_of(observe_tensors(model))
+    for path in usage.source.iterdir():
+        other = path.with_name("other")
+        other.write_bytes(b"\xff" * path.stat().st_size)
+        other.replace(path)
+    return paired(before, facts_of(observe_tensors(model)))
 
 
 def files_truncated(usage: Usage) -> Pairs:
@@ -74,15 +69,13 @@ def files_truncated(usage: Usage) -> Pairs:
 
     A view of a file that is cut ends the process, so the files are cut only if none is mapped.
     """
-    with tempfile.TemporaryDirectory(prefix="conformance-source-") as place:
-        folder = copy_of(usage.source, Path(place))
-        model = usage.model(folder)
-        before = facts_of(observe_tensors(model))
-        if spans := mapped(folder):
-            return {"(mapped files)": (0, len(spans))}
-        for path in folder.iterdir():
-            path.write_bytes(b"")
-        return paired(before, facts_of(observe_tensors(model)))
+    model = usage.model()
+    before = facts_of(observe_tensors(model))
+    if spans := mapped(usage.source):
+        return {"(mapped files)": (0, len(spans))}
+    for path in usage.source.iterdir():
+        path.write_bytes(b"")
+    return paired(before, facts_of(observe_tensors(model)))
 
 
 def _bytes_of(folder: Path) -> dict[str, str]:

@@ -129,8 +129,19 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
 
 
 def _facts_of(result: Any) -> dict[str, Any]:
-    """What must be the same for every load that runs in one of several threads."""
-    return observe_tensors(model_of(result))
+    """What must be the same for every load that runs in one of several threads.
+
+    Not the values of a tensor that the loading info calls fresh: threads draw from one generator.
+    """
+    tensors = observe_tensors(model_of(result))
+    info = result[1] if isinstance(result, tuple) else {}
+    fresh = {each[0] for each in info.get("mismatched_keys", ())} | {*info.get("missing_keys", ())}
+    return {
+        name: {fact: value for fact, value in facts.items() if fact != "fingerprint"}
+        if name in fresh
+        else facts
+        for name, facts in tensors.items()
+    }
 
 
 def _load(run: Callable[[], Any], case: Case) -> tuple[Any, Observation]:

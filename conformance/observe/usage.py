@@ -1,14 +1,14 @@
 """What can be done with a model after the load, as pairs of facts: what must be, and what is.
 
 An experiment belongs to a clause and runs in the cases that cite it. It gets a model of its own,
-loaded once more, so that whatever it does to the model shows nowhere else. Most hold the model
-against itself, before and after; two hold it against one that its constructor made.
+loaded once more from a copy of the checkpoint, so that whatever it does to the model shows nowhere
+else, also where the loader lets a parameter write into its file. Most hold the model against
+itself, before and after; two hold it against one that its constructor made.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import pickle
 import tempfile
@@ -40,16 +40,16 @@ def observe_usage(case: Case, source: Path, again: Callable[..., Any]) -> dict[s
         source: the folder of the checkpoint.
         again: see `Usage`.
     """
-    usage = Usage(case, source, again)
     found: dict[str, Pairs] = {}
     for clause in case.clauses:
         if clause not in EXPERIMENTS:
             continue
-        try:
-            found[clause] = EXPERIMENTS[clause](usage)
-        except Exception as error:
-            found[clause] = {"(error)": ("none", f"{type(error).__name__}: {error}")}
-        gc.collect()
+        with tempfile.TemporaryDirectory(prefix="conformance-used-") as place:
+            usage = Usage(case, copy_of(source, Path(place)), again)
+            try:
+                found[clause] = EXPERIMENTS[clause](usage)
+            except Exception as error:
+                found[clause] = {"(error)": ("none", f"{type(error).__name__}: {error}")}
     return found
 
 
@@ -136,21 +136,17 @@ def _stored(folder: Path) -> dict[str, str]:
 
 def saved_over_its_source(usage: Usage) -> Pairs:
     """The model is saved into the folder that it was loaded from; it may be a view of its files."""
-    with tempfile.TemporaryDirectory(prefix="conformance-source-") as place:
-        folder = copy_of(usage.source, Path(place))
-        model = usage.model(folder)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(1)
-        before = observe_tensors(model)
-        model.save_pretrained(folder)
-        after = facts_of(observe_tensors(model))
-        loaded = usage.model(folder, **_as_saved(model))
-        again = facts_of(observe_tensors(loaded))
-    pairs = paired(facts_of(before), after)
-    return pairs | {
-        f"{name}, loaded": pair for name, pair in paired(facts_of(before), again).items()
-    }
+    model = usage.model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    before = facts_of(observe_tensors(model))
+    model.save_pretrained(usage.source)
+    after = facts_of(observe_tensors(model))
+    loaded = usage.model(**_as_saved(model))
+    again = facts_of(observe_tensors(loaded))
+    pairs = paired(before, after)
+    return pairs | {f"{name}, loaded": pair for name, pair in paired(before, again).items()}
 
 
 def resized(usage: Usage) -> Pairs:

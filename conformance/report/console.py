@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import rich.progress
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 # The width if the output is piped, and of the widest table.
 WIDTH = 110
+# Seconds after which a log gets a line.
+SILENCE = 10.0
 
 # Clauses that no divergence breaks, by what their cases say.
 RESTS: dict[str, Callable[[set[str]], bool]] = {
@@ -54,18 +57,51 @@ def console(stderr: bool = False) -> Console:
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """A progress bar on stderr while the items come; nothing if stderr is not a terminal."""
+    """A progress bar on stderr while the items come; in a log, a line every ten seconds."""
     screen = console(stderr=True)
-    yield from track(
-        items, "Judging", total, console=screen, transient=True, disable=not screen.is_terminal
-    )
+    if screen.is_terminal:
+        yield from track(items, "Judging", total, console=screen, transient=True)
+        return
+    done = 0
+    with _logged(lambda: [f"judged {done} of {total}"]):
+        for item in items:
+            yield item
+            done += 1
+
+
+@contextmanager
+def _logged(lines: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """Write the lines to stderr every ten seconds while the block runs: a log that stands still
+    looks like a process that hangs."""
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.wait(SILENCE):
+            for line in lines():
+                print(line, file=sys.stderr, flush=True)
+
+    writer = threading.Thread(target=write, name="progress", daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
 
 
 class Progress:
-    """A bar for each target on stderr; nothing if stderr is not a terminal."""
+    """A bar for each target on stderr; in a log, a line for each every ten seconds."""
 
     def __init__(self, bars: rich.progress.Progress) -> None:
         self._bars = bars
+
+    def lines(self) -> list[str]:
+        """Where each target is, for a log."""
+        return [
+            f"{task.description}: {task.completed:.0f} of {task.total:.0f}"
+            + (f", {task.fields['step']}" if task.fields["step"] else "")
+            for task in self._bars.tasks
+        ]
 
     def tell(self, text: str) -> None:
         """Print on the terminal what takes long and has no steps."""
@@ -86,14 +122,15 @@ class Progress:
 
 @contextmanager
 def watching() -> Iterator[Progress]:
-    """Progress bars on the terminal while the block runs."""
+    """Progress bars on the terminal while the block runs, or lines in a log."""
     screen = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[step]}"))
     bars = rich.progress.Progress(
         *columns, console=screen, transient=True, disable=not screen.is_terminal
     )
-    with bars:
-        yield Progress(bars)
+    shown = Progress(bars)
+    with bars, nullcontext() if screen.is_terminal else _logged(shown.lines):
+        yield shown
 
 
 def show(results: Sequence[Result], stale: Sequence[str], foot: Sequence[str]) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 from conformance.cases.case import (
     ACCEPTABLE,
     SEED,
+    SPOILED,
     Case,
     ConfigFolder,
     ConfigObject,
     EmptyFolder,
+    SpoiledStateDict,
     StoredStateDict,
     Torch,
 )
@@ -239,6 +241,11 @@ def _option_literal(value: Any, bundle: Bundle, model: str) -> str:
     if isinstance(value, ConfigObject):
         bundle.add(SCRIPTED, "config_with")
         return f"config_with({model}, {CHECKPOINT}, {dict(value.changes)!r})"
+    if isinstance(value, SpoiledStateDict):
+        tensors, needed = STANDING_FOR[StoredStateDict]
+        bundle.imported(*needed.split())
+        entry = f"(lambda tensor: {SPOILED[value.entry]})({tensors}[{value.key!r}])"
+        return f"{{**{tensors}, {value.key!r}: {entry}}}"
     if type(value) in STANDING_FOR:
         expression, needed = STANDING_FOR[type(value)]
         bundle.imported(*needed.split())

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+# A number between dots, as that of a layer.
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 def grouped(names: Iterable[str]) -> list[str]:
     """The names as patterns: those that differ only in one number between dots drawn together."""
     patterns: dict[tuple[str, ...], list[int]] = {}
     for name in names:
-        first = _NUMBER.search(name)
+        first = NUMBER.search(name)
         if first is None:
             patterns.setdefault((name,), [])
         else:

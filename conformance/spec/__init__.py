@@ -29,6 +29,7 @@ STAGES = {
     "DTY": "Dtype",
     "INI": "Model construction and initialisation",
     "MAP": "Key names",
+    "CNV": "Conversions of stored tensors",
     "MIS": "Missing and mismatched weights",
     "TIE": "Tied weights",
     "PLC": "Device map",

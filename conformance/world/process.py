@@ -109,8 +109,10 @@ def _module_cache() -> Iterator[None]:
         TemporaryDirectory(prefix="conformance-modules-") as folder,
         patch.object(dynamic_module_utils, "HF_MODULES_CACHE", folder),
     ):
-        # A package that was imported from another folder would be looked into for this one's code.
+        # A package that was imported from another folder would be looked into for this one's code,
+        # and so would one that lies in a folder which an earlier load put on the path.
         _forget_code()
+        sys.path[:] = [entry for entry in path if not Path(entry, CODE).is_dir()]
         try:
             yield
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from reference_loader.errors import UnsupportedOption
 from reference_loader.fill.offload import Offloaded, dispatch, place_fresh
 from reference_loader.formats.reader import opened
 from reference_loader.model.architecture import Architecture
@@ -27,6 +28,7 @@ def finish(
         The names that the model would tie and the checkpoint stores with other values; they keep
         their own (TIE-4).
     """
+    refuse_conflicts(plan, model)
     place_fresh(plan, model, offloaded)
     untied = tie(plan, model)
     for name in untied:
@@ -37,10 +39,31 @@ def finish(
     return untied
 
 
+def refuse_conflicts(plan: LoadPlan, model: nn.Module) -> None:
+    """Raise where stored tensors with different values went into one memory.
+
+    Raises:
+        UnsupportedOption: naming the tensor that has lost its values.
+    """
+    names = plan.sharing.names
+    for placement in [each for each in plan.placements if each.target in names]:
+        name, stored = placement.target, placement.stored
+        wanted = opened(stored.file, stored.format, plan.weights_only).view(stored)
+        found = model.state_dict(keep_vars=True)[name].detach().cpu()
+        if not torch.equal(found, wanted.to(placement.dtype)):
+            raise UnsupportedOption(
+                f"{stored.file} stores {stored.key!r} and another tensor with different values; in "
+                f"{type(model).__name__} they share their memory.",
+                "Save one of the two, or have the constructor give each its own memory.",
+            )
+
+
 def tie(plan: LoadPlan, model: nn.Module) -> tuple[str, ...]:
     """Make each group of names one parameter; leave out, and return, rivals that differ."""
     untied = []
     for first, *others in plan.ties.groups:
+        if first in plan.sharing.names:  # one object or one memory since it was constructed
+            continue
         provider = model.get_parameter(first)
         for name in others:
             if name in plan.ties.rivals and not _equal(plan, model, first, name):

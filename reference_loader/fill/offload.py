@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from reference_loader.errors import BadOptions, DiskFull
-from reference_loader.model.skeleton import like, put
+from reference_loader.model.skeleton import put
 from reference_loader.options import Options
 from reference_loader.plan.decisions import Placement
 from reference_loader.plan.devices import DISK, memory_device
@@ -100,8 +100,8 @@ def place_fresh(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:
             offloaded.write(name, parameter)
             device = torch.device("meta")
         if device != parameter.device:
-            put(model, name, like(parameter, parameter.data.to(device)))
-    stored = {placement.target for placement in plan.placements}
+            put(model, name, parameter.data.to(device), held=name in plan.sharing.held)
+    stored = {each.target for each in plan.filled}
     moved: dict[tuple[int, torch.device], torch.Tensor] = {}  # one that modules share stays one
     for name, buffer in list(model.named_buffers(remove_duplicate=False)):
         if name in stored:
@@ -112,7 +112,7 @@ def place_fresh(plan: LoadPlan, model: nn.Module, offloaded: Offloaded) -> None:
             continue
         if (id(buffer), device) not in moved:
             moved[id(buffer), device] = buffer.to(device)
-        put(model, name, moved[id(buffer), device])
+        put(model, name, moved[id(buffer), device], held=name in plan.sharing.held)
 
 
 def dispatch(

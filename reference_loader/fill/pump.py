@@ -57,6 +57,11 @@ def _pump_file(
             if placement.action is Action.WRITE:
                 offloaded.write(placement.target, stored.to(dtype))
                 continue
+            path, _, leaf = placement.target.rpartition(".")
+            owner = skeleton.modules[path]
+            if placement.action is Action.FILL:
+                getattr(owner, leaf).detach().copy_(stored)
+                continue
             if placement.waits:
                 tensor = torch.empty(stored.shape, dtype=dtype, device=device)
                 carry(Copy(stored, tensor, mapped), plan.workers[device])
@@ -64,5 +69,4 @@ def _pump_file(
                 tensor = stored
             else:
                 tensor = stored.to(device=device, dtype=dtype)
-            path, _, leaf = placement.target.rpartition(".")
-            put_into(skeleton.modules[path], leaf, tensor)
+            put_into(owner, leaf, tensor, held=placement.target in plan.sharing.held)

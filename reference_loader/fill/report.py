@@ -42,7 +42,12 @@ class LoadReport:
         return "\n".join([head, *lines]) if lines else f"{head} the checkpoint matches the model."
 
     def log(self) -> None:
-        """Report a load in the log: a warning if the checkpoint is not exactly the model."""
+        """Report a load in the log: a warning if the checkpoint is not exactly the model, and one
+        if an adapter lies beside it, which is not applied.
+        """
+        adapter = self.plan.source / "adapter_config.json" if self.plan.source else None
+        if adapter is not None and adapter.exists():
+            logger.warning("%s is the config of an adapter, which was not applied.", adapter)
         if self.plan.disagreements or self.untied:
             logger.warning("%s", self)
 

@@ -87,6 +87,8 @@ class Lane:
             sent.synchronize()
         else:
             _populate(piece.destination)  # one call for many pages instead of a fault for each
+            if _read_in_place(piece):
+                return
         values = _read_piece(piece, slot)
         with torch.cuda.stream(self._stream):  # nothing, for None
             # Sent as it is stored and cast there: fewer bytes on the way, and no core is needed.
@@ -108,6 +110,20 @@ def _populate(tensor: torch.Tensor) -> None:
     stop = (tensor.data_ptr() + tensor.nbytes) // PAGE * PAGE
     if LIBC is not None and stop > start and tensor.is_contiguous():
         LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), POPULATE_WRITE)
+
+
+def _read_in_place(piece: Copy) -> bool:
+    """Read a piece of a file into the CPU's memory where it belongs, if it needs no cast."""
+    source, destination, offset = piece.source, piece.destination, piece.offset
+    alike = (source.shape, source.dtype) == (destination.shape, destination.dtype)
+    # What is not alike, torch casts or refuses: here memory would be overrun.
+    if piece.file is None or offset is None or not alike or not destination.is_contiguous():
+        return False
+    if not _cached(source):  # it is read past the page cache, for which the slot has room
+        return False
+    memory = (ctypes.c_char * source.nbytes).from_address(destination.data_ptr())
+    _read(piece.file, memoryview(memory).cast("B"), offset, 0, source.nbytes)
+    return True
 
 
 def _read_piece(piece: Copy, slot: torch.Tensor) -> torch.Tensor:
@@ -133,12 +149,17 @@ def _read_file(
     memory = memoryview((ctypes.c_char * slot.nbytes).from_address(slot.data_ptr())).cast("B")
     start, stop = offset - before, before + size
     done = 0 if cached else _read_directly(file, memory, start, stop)
+    _read(file, memory, start, done, stop)
+    return slot[before:stop]
+
+
+def _read(file: MappedFile, memory: memoryview, start: int, done: int, stop: int) -> None:
+    """Read the bytes from `done` to `stop` of what begins at `start` of the file."""
     while done < stop:
         count = os.preadv(file.descriptor, [memory[done:stop]], start + done)
         if not count:
             raise BadTensorFile(f"{file.path} became shorter while it was read.")
         done += count
-    return slot[before:stop]
 
 
 def _cached(source: torch.Tensor) -> bool:

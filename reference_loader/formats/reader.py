@@ -30,7 +30,7 @@ def header(file: Path, options: Options) -> dict[str, StoredTensor]:
         BadTensorFile, UnsafePickle: see `read_header` and `read_pickled_header`.
     """
     if file == STATE_DICT:
-        return read_state_dict(options.state_dict or {})
+        return read_state_dict({} if options.state_dict is None else options.state_dict)
     if file.name.endswith(".safetensors"):
         return read_header(file)
     return read_pickled_header(file, options.weights_only)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -16,6 +16,27 @@ from reference_loader.source.config_file import config_folder, read_config
 
 # A rename of checkpoint keys: a key to its new name, or to itself.
 Rename = Callable[[str], str]
+
+
+class Converter(Protocol):
+    """Operations that make tensors of the model out of stored tensors (CNV-1).
+
+    Attributes:
+        operations: their names, in order.
+    """
+
+    operations: str
+
+    def claim(self, key: str) -> tuple[str, str] | None:
+        """The first tensor that is made with a stored one, and the pattern that its key fits."""
+
+    def makes(self, first: str) -> list[str]:
+        """Every tensor that is made together with the first, by its patterns."""
+
+    def convert(
+        self, first: str, tensors: Mapping[str, Sequence[torch.Tensor]]
+    ) -> Mapping[str, torch.Tensor]:
+        """Run the operations: pattern to its tensors, in order; name in the model to tensor."""
 
 
 class Architecture:
@@ -59,6 +80,10 @@ class Architecture:
 
     def renames(self, model: nn.Module) -> list[Rename]:
         """The renames of stored keys that the library registers for the class."""
+        return []
+
+    def converters(self, model: nn.Module) -> list[Converter]:
+        """The conversions of stored tensors that the library registers for the class (CNV-1)."""
         return []
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
@@ -125,7 +150,7 @@ class PlainLlama(Architecture):
     def construct(self) -> nn.Module:
         try:
             return Llama.from_config(self.config)
-        except ValueError as cause:
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as cause:
             raise BadConfig(
                 f"The config is not valid for the plain Llama: {cause}.",
                 "Check that field of the config, or load with transformers' own class.",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch.nn import Module
 
 from reference_loader.errors import UnknownModelClass
 from reference_loader.llama import Llama
 from reference_loader.model.architecture import Architecture, PlainLlama
 from reference_loader.model.transformers_model import TransformersModel
 from reference_loader.options import Options
+from reference_loader.source.config_file import refuse_absurd
 
 
 def choose(
@@ -30,11 +34,16 @@ def choose(
         UnknownModelClass: neither the options nor the config determine a class.
         UnsupportedOption: the config asks for something that is not supported.
     """
-    if options.model_class is not None and not isinstance(options.model_class, type):
+    asked: Any = options.model_class
+    auto = hasattr(asked, "_model_mapping")
+    if asked is not None and not (isinstance(asked, type) and (auto or issubclass(asked, Module))):
         raise UnknownModelClass(
-            f"model_class={options.model_class!r} is not a class.",
+            f"model_class={asked!r} is not a class of models.",
             "Pass a subclass of PreTrainedModel, an Auto class, or reference_loader.llama.Llama.",
         )
+    refuse_absurd(options.overrides)
+    if isinstance(options.config, Mapping):
+        refuse_absurd(options.config)
     if options.model_class is not None and issubclass(options.model_class, Llama):
         return PlainLlama(folder, options)
     architecture = TransformersModel(folder, model_args, options)

@@ -7,14 +7,21 @@ nor draws a random number for one (MIS-3, MIS-6).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import nn
 
 from reference_loader.model.architecture import Architecture
-from reference_loader.model.skeleton import Skeleton, build, like, on_cpu, put
+from reference_loader.model.skeleton import (
+    EVERY,
+    NEEDS_NO_VALUES,
+    Skeleton,
+    build,
+    like,
+    on_cpu,
+    put,
+)
 
 
 def initialise(
@@ -39,20 +46,19 @@ def initialise(
         dtype: what the model is built in.
     """
     model = skeleton.model
-    derived = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    names = [*fresh, *derived]
+    for name in skeleton.sharing.names & fresh.keys():  # has the constructor's values already
+        vars(model.get_parameter(name)).pop(NEEDS_NO_VALUES, None)
+    names = [name for name in fresh if name not in skeleton.sharing.names]
     if names:
         # Where the constructor derives one value from others, all of them must have memory.
-        for real in ({skeleton.slots[name].order for name in fresh}, range(sys.maxsize)):
+        for real in ({skeleton.slots[name].order for name in names}, EVERY):
             donor = build(architecture.construct, dtype, real=real).model
-            tensors = dict[str, torch.Tensor](donor.named_parameters(remove_duplicate=False))
-            tensors.update(donor.named_buffers(remove_duplicate=False))
+            tensors = dict(donor.named_parameters(remove_duplicate=False))
             if not any(tensors[name].is_meta for name in names):
                 break
         for name in names:
             given = tensors[name]
-            cast = given.data.to(fresh.get(name, given.dtype))
-            put(model, name, like(given, cast) if isinstance(given, nn.Parameter) else given)
+            put(model, name, like(given, given.data.to(fresh[name])))
     persistent = [name for name in buffers if name in skeleton.slots]
     with torch.no_grad(), on_cpu():
         _run(model, "", None, {*fresh, *persistent}, architecture.initialiser)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from reference_loader.errors import BadConfig, UnsupportedOption
-from reference_loader.model.architecture import Architecture, Rename
+from reference_loader.errors import BadConfig
+from reference_loader.model.architecture import Architecture, Converter, Rename
 from reference_loader.model.remote_code import (
     nested_reference,
     never_asking,
@@ -27,8 +27,15 @@ from reference_loader.model.remote_code import (
 from reference_loader.model.transformers_classes import (
     check_arguments,
     class_for,
+    config_for_class,
     config_of,
+    odd,
+    refuse_own_loading,
     refuse_unsupported,
+)
+from reference_loader.model.transformers_conversions import (
+    registered_converters,
+    registered_renames,
 )
 from reference_loader.options import Options
 from reference_loader.source.config_file import read_config
@@ -37,8 +44,8 @@ from reference_loader.source.files import is_file
 # What a constructor raises for fields that it cannot work with. An exception class of the model's
 # own reaches the caller unchanged (STA-6).
 UNFIT = (
-    *(ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, MemoryError),
-    *(RuntimeError, TypeError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, IndexError, KeyError),
+    *(MemoryError, NameError, RuntimeError, TypeError),
 )
 
 
@@ -46,12 +53,14 @@ class TransformersModel(Architecture):
     """A `PreTrainedModel` of the installed transformers, or a user's subclass of one."""
 
     def __init__(self, folder: Path | None, model_args: tuple[Any, ...], options: Options) -> None:
-        self._trusted = trusted(options)
+        self._trusted, self._attention = trusted(options), options.attn_implementation
         with never_asking(_dynamic_modules()):
             self.config, self._model_kwargs = config_of(folder, options)
             self._model_args = model_args
             self.weights_name = getattr(self.config, "transformers_weights", None)
             self.model_class = class_for(options.model_class, self.config, folder, options)
+        refuse_own_loading(self.model_class)
+        self.config = config_for_class(options.model_class, self.model_class, self.config)
         if _generates(self.model_class):
             _check_generation_config(folder)
         check_arguments(self.model_class, self.config, *model_args, **self._model_kwargs)
@@ -79,9 +88,13 @@ class TransformersModel(Architecture):
     def _bad_config(self, cause: Exception) -> BadConfig:
         """The error for a config with which the class cannot be constructed (CFG-11)."""
         told = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
+        given = f" with attn_implementation={self._attention!r}" if self._attention else ""
+        fields = {"_attn_implementation": getattr(self.config, "_attn_implementation", None)}
+        fields |= {name: value for name, value in vars(self.config).items() if name[:1] != "_"}
         return BadConfig(
-            f"{self.model_class.__name__} does not accept the config: {told}",
-            "Check the fields of the config and the arguments of the model class.",
+            f"{self.model_class.__name__} does not accept the config{given}: {told}",
+            "Check the arguments of the model class and the fields of the config"
+            f"{odd(fields, type(self.config))}.",
         )
 
     def set_dtype(self, dtype: torch.dtype) -> None:
@@ -104,7 +117,10 @@ class TransformersModel(Architecture):
         return mapping if isinstance(mapping, dict) else {}
 
     def renames(self, model: nn.Module) -> list[Rename]:
-        return _registered_renames(model)
+        return registered_renames(model)
+
+    def converters(self, model: nn.Module) -> list[Converter]:
+        return registered_converters(model)
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
         # Buffers that older releases saved and newer ones compute.
@@ -178,45 +194,22 @@ def _patch_output_recorders(model: nn.Module) -> None:
     patch_output_recorders(model)
 
 
-def _registered_renames(model: nn.Module) -> list[Rename]:
-    """The renames in the table of 5.x; a key that needs a conversion raises when it is renamed."""
-    try:
-        from transformers import conversion_mapping
-        from transformers.core_model_loading import WeightRenaming
-    except ImportError:
-        return []
-    table = conversion_mapping.get_model_conversion_mapping(model, add_legacy=False)
-    return [_registered(entry, model, isinstance(entry, WeightRenaming)) for entry in table]
-
-
-def _registered(entry: Any, model: nn.Module, only_renames: bool) -> Rename:
-    def rename(key: str) -> str:
-        renamed, pattern = entry.rename_source_key(key)
-        if pattern is not None and not only_renames:
-            raise UnsupportedOption(
-                f"{type(model).__name__} needs a conversion of the stored tensor {key!r}, which is "
-                "not supported by this loader.",
-                "Load the checkpoint with transformers.",
-            )
-        return str(renamed)
-
-    return rename
-
-
-def _generation_config(model: nn.Module, folder: Path) -> Any:
+def _generation_config(model: Any, folder: Path) -> Any:
     from transformers import GenerationConfig
 
+    # A model may have a class of its own for it (CFG-4).
+    kind = getattr(model, "generation_config_class", GenerationConfig)
     local: dict[str, Any] = {"local_files_only": True}
     path = folder / "generation_config.json"
     if is_file(path):
         try:
-            return GenerationConfig.from_pretrained(str(folder), **local)
+            return kind.from_pretrained(str(folder), **local)
         except ValueError as cause:  # each release checks other fields
             raise BadConfig(
-                f"GenerationConfig does not accept the file {path}: {cause}", "Check its fields."
+                f"{kind.__name__} does not accept the file {path}: {cause}", "Check its fields."
             ) from cause
     if not is_file(folder / "config.json"):
         return model.generation_config
-    return GenerationConfig.from_pretrained(
+    return kind.from_pretrained(
         str(folder), config_file_name="config.json", _from_model_config=True, **local
     )

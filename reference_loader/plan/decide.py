@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from reference_loader.errors import BadDtype, BadOptions, NothingMatches, ShapeMismatch
+from reference_loader.errors import (
+    BadDtype,
+    BadOptions,
+    NothingMatches,
+    ShapeMismatch,
+    UnsupportedOption,
+)
 from reference_loader.formats.reader import header
 from reference_loader.formats.stored import Format, StoredTensor
-from reference_loader.model.architecture import Architecture, Rename
+from reference_loader.model.architecture import Architecture, Converter, Rename
+from reference_loader.model.sharing import Sharing
 from reference_loader.model.skeleton import EXTRA_STATE, Skeleton, Slot
+from reference_loader.model.values import NO_BOUNDS, Bounds
 from reference_loader.options import Options
 from reference_loader.plan import devices, names
+from reference_loader.plan.conversions import conversions
 from reference_loader.plan.decisions import (
     Action,
+    Conversion,
     Fresh,
     Inventory,
     Match,
@@ -59,6 +69,14 @@ def take_inventory(checkpoint: Checkpoint, options: Options | None = None) -> In
     )
 
 
+def bounds(inventory: Inventory) -> Bounds:
+    """What a model of this checkpoint may have at most; with no tensor all of it is initialised."""
+    if not inventory.stored:
+        return NO_BOUNDS
+    nbytes = sum(tensor.nbytes for tensor in inventory.stored.values())
+    return Bounds(5_000 + 20 * len(inventory.stored), max(2**28, 8 * nbytes))
+
+
 def auto_order(inventory: Inventory) -> Iterator[StoredTensor]:
     """The order in which dtype="auto" looks at stored tensors (DTY-2): by file.
 
@@ -81,6 +99,7 @@ def match(
     renames: Iterable[Rename],
     kept: Collection[str],
     *,
+    converters: Sequence[Converter] = (),
     device_map: devices.DeviceMap | None = None,
 ) -> Match:
     """Give every stored tensor its slot.
@@ -93,31 +112,23 @@ def match(
         skeleton: the empty model.
         prefix, renames: see `names.resolve`.
         kept: modules kept in float32, see `tensor_dtype`.
+        converters: see `names.resolve`.
         device_map: see `devices.place`.
 
     Raises:
         NothingMatches: not one key has a slot (MAP-7).
+        BadConversion: see `conversions`.
         BadDtype: a complex tensor for a real slot (FMT-10).
     """
-    targets = names.resolve(stored, skeleton.slots, prefix, renames)
+    targets, claimed = names.resolve(stored, skeleton.slots, prefix, renames, converters)
+    used = {key: each for key, each in claimed.items() if each.target in skeleton.slots}
     winners: dict[str, StoredTensor] = {}
     for key, target in sorted(targets.items()):
         if target in skeleton.slots and (target not in winners or key == target):
             winners[target] = stored[key]
-    if stored and not winners and skeleton.slots:
-        key, first = next(iter(stored.items()))
-        raise NothingMatches(
-            f"None of the {len(stored)} stored keys belongs to the model: {first.file} holds "
-            f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
-            "Check the model class, or rename the keys with `key_mapping`.",
-        )
-    for target, tensor in winners.items():
-        if tensor.dtype.is_complex and not skeleton.slots[target].dtype.is_complex:
-            raise BadDtype(
-                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
-                f"{target!r} is {skeleton.slots[target].dtype}.",
-                "Save the real part of the tensor instead.",
-            )
+    if stored and not winners and not used and skeleton.slots:
+        raise _nothing_matches(stored, skeleton, prefix)
+    _refuse_complex(winners, skeleton)
 
     threads = fast()
     placements, mismatched = [], []
@@ -132,13 +143,53 @@ def match(
         where = devices.place if slot.kind == "parameter" else devices.memory_device
         device = where(target, device_map)
         action = decide_action(tensor, dtype, device)
+        if target in skeleton.sharing.memory:
+            action = Action.FILL
         waiting = threads and not any_shape and waits(action, tensor.nbytes, device)
         placements.append(Placement(target, tensor, dtype, device, action, waiting))
 
-    unexpected = frozenset(t for t in targets.values() if t not in skeleton.slots)
-    losers = stored.keys() - {tensor.key for tensor in winners.values()}
-    superseded = frozenset(key for key in losers if targets[key] in skeleton.slots)
-    return Match(tuple(placements), tuple(mismatched), unexpected, superseded)
+    # A checkpoint that has a tensor as the model has it needs nothing else for it.
+    needed = {key: each for key, each in used.items() if each.target not in winners}
+    made = [*conversions(needed, stored, skeleton, kept, device_map)]
+    mismatched += [each for each in made if isinstance(each, Mismatch)]
+    converted = tuple(each for each in made if isinstance(each, Conversion))
+
+    unexpected = {target for target in targets.values() if target not in skeleton.slots}
+    for key in claimed.keys() - used.keys():
+        unexpected.update(claimed[key].converter.makes(claimed[key].target))
+    losers = stored.keys() - {tensor.key for tensor in winners.values()} - claimed.keys()
+    superseded = {key for key in losers if targets[key] in skeleton.slots}
+    superseded |= used.keys() - needed.keys()
+    return Match(
+        *(tuple(placements), converted, tuple(mismatched)),
+        *(frozenset(unexpected), frozenset(superseded)),
+    )
+
+
+def _nothing_matches(
+    stored: Mapping[str, StoredTensor], skeleton: Skeleton, prefix: str
+) -> NothingMatches:
+    """The error for keys of which none has a slot (MAP-7)."""
+    key, first = next(iter(stored.items()))
+    wrapped = names.common_prefix(stored, skeleton.slots, prefix)
+    return NothingMatches(
+        f"None of the {len(stored)} stored keys belongs to the model: {first.file} holds "
+        f"{key!r}, {type(skeleton.model).__name__} needs {next(iter(skeleton.slots))!r}.",
+        f"Every key begins with {wrapped!r}: pass `key_mapping={{'^{wrapped}': ''}}`."
+        if wrapped
+        else "Check the model class, or rename the keys with `key_mapping`.",
+    )
+
+
+def _refuse_complex(winners: Mapping[str, StoredTensor], skeleton: Skeleton) -> None:
+    """Raise BadDtype for a complex tensor that would fill a real slot (FMT-10)."""
+    for target, tensor in winners.items():
+        if tensor.dtype.is_complex and not skeleton.slots[target].dtype.is_complex:
+            raise BadDtype(
+                f"{tensor.file} stores {tensor.key!r} as {tensor.dtype}, but the model's "
+                f"{target!r} is {skeleton.slots[target].dtype}.",
+                "Save the real part of the tensor instead.",
+            )
 
 
 def decide_action(stored: StoredTensor, dtype: torch.dtype, device: Any) -> Action:
@@ -163,7 +214,7 @@ def decide_places(
     """The device map, inferred from budgets where that is asked for (PLC-1, PLC-5).
 
     Raises:
-        BadOptions, MetaDevice: see `devices.requested`, `devices.check`, `devices.check_disk`.
+        BadOptions, MetaDevice: see `devices.requested` and each `check` of `devices`.
     """
     default = torch.empty(0).device
     places = devices.requested(options.device_map, default)
@@ -174,8 +225,24 @@ def decide_places(
         parameters = skeleton.model.named_parameters(remove_duplicate=False)
         parameter_names = [name for name, _ in parameters]
         devices.check(places, parameter_names)
+        devices.check_sharing(places, skeleton.sharing)
         devices.check_disk(places, parameter_names, skeleton.ties)
+        devices.check_fetch(places, skeleton.modules)
     return places
+
+
+def refuse_other_dtype(sharing: Sharing, kept: Collection[str]) -> None:
+    """Raise for a parameter that would be kept in float32 where others share its memory.
+
+    Raises:
+        UnsupportedOption: naming the parameter.
+    """
+    for name in sorted(sharing.memory):
+        if tensor_dtype(name, torch.float16, kept) == torch.float32:
+            raise UnsupportedOption(
+                f"{name!r} stays in float32, and shares memory with another tensor of the model.",
+                "Load the model in float32.",
+            )
 
 
 def refuse_mismatches(mismatched: Collection[Mismatch]) -> None:
@@ -206,7 +273,7 @@ def refuse_over_budget(plan: LoadPlan, options: Options) -> None:
     if plan.device_map is None or str(options.device_map) in devices.INFERRED:
         return
     for name, budget in devices.budgets(options.max_memory).items():
-        held = sum(p.nbytes for p in plan.placements if devices.numbered(p.device) == name)
+        held = sum(each.nbytes for each in plan.filled if devices.numbered(each.device) == name)
         if held > budget:
             raise BadOptions(
                 f"device_map puts {held:,} bytes on {name}; max_memory allows {budget:,}.",
@@ -277,6 +344,7 @@ def make_plan(
     """
     model = skeleton.model
     kept = architecture.kept_in_float32(model, dtype.dtype)
+    refuse_other_dtype(skeleton.sharing, kept)
     renames = [
         *names.mapping_renames(options.key_mapping),
         *names.mapping_renames(architecture.key_mapping(model)),
@@ -284,11 +352,19 @@ def make_plan(
     ]
     device_map = decide_places(options, architecture, skeleton)
     prefix = architecture.base_prefix
-    matched = match(inventory.stored, skeleton, prefix, renames, kept, device_map=device_map)
-    filled = {placement.target for placement in matched.placements}
+    converters = architecture.converters(model)
+    matched = match(
+        *(inventory.stored, skeleton, prefix, renames, kept),
+        converters=converters,
+        device_map=device_map,
+    )
+    filled = {each.target for each in matched.filled}
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
-    missing = lacking - {m.name for m in matched.mismatched} - ties.provided
+    # What is tied to a stored tensor of another shape is not missing either (INF-2).
+    differing = {mismatch.name for mismatch in matched.mismatched}
+    tied = {name for group in ties.groups if differing.intersection(group) for name in group}
+    missing = lacking - differing - tied - ties.provided
     left_over = matched.unexpected
     ignored = left_over and names.ignored(left_over, architecture.ignored_unexpected(model))
     buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))
@@ -306,7 +382,8 @@ def make_plan(
         },
         missing=frozenset(missing - names.ignored(missing, architecture.ignored_missing(model))),
         ignored=frozenset(ignored),
-        workers=workers_for(matched.placements),
+        workers=workers_for(matched.filled),
         hooks=devices.needs_hooks(device_map),
         weights_only=options.weights_only,
+        sharing=skeleton.sharing,
     )

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from reference_loader.formats.stored import StoredTensor
+from reference_loader.model.architecture import Converter
+from reference_loader.plan.tracing import Piece
 
 
 class Action(StrEnum):
@@ -23,6 +25,8 @@ class Action(StrEnum):
     COPY = "copy"
     #: It is converted to another dtype, on whichever device.
     CAST = "cast"
+    #: It is copied, and cast, into the memory that the constructor gave and another tensor shares.
+    FILL = "fill"
     #: It stays in its safetensors file, which is read whenever its module runs.
     OFFLOAD = "disk offload"
     #: It is written to the offload folder, since its file is not a safetensors file.
@@ -68,6 +72,69 @@ class Placement:
             "device": str(self.device),
             "waits": self.waits,
             "bytes": self.stored.nbytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The stored tensors of a conversion, as its converter takes them.
+
+    Attributes:
+        first: the first tensor of the model that is made of them.
+        keys: pattern of the converter to the keys that fit it, in the order of their numbers.
+        converter: what makes them.
+    """
+
+    first: str
+    keys: Mapping[str, tuple[str, ...]]
+    converter: Converter
+
+    def __str__(self) -> str:
+        lists = [(len(keys), keys[0]) for keys in self.keys.values()]
+        told = [first if number == 1 else f"{number} x {first}" for number, first in lists]
+        return f"{', '.join(told)}: {self.converter.operations}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A tensor of the model that is made of stored tensors by operations (CNV-1).
+
+    Attributes:
+        target, shape, dtype: of the tensor.
+        device: a `torch.device`, or "disk".
+        part: which stored tensors, and the operations.
+        sources: these tensors, in the order of `part.keys`.
+        pieces: which elements of which source lie where; None where the operations compute values,
+            and are run on the sources.
+        waits: whether worker threads make the copies.
+    """
+
+    target: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: Any
+    part: Part
+    sources: tuple[StoredTensor, ...]
+    pieces: tuple[Piece, ...] | None
+    waits: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the model."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "target": self.target,
+            "keys": {pattern: list(keys) for pattern, keys in self.part.keys.items()},
+            "operations": self.part.converter.operations,
+            "read": "in place" if self.pieces is not None else "computed",
+            "shape": list(self.shape),
+            "dtype": str(self.dtype),
+            "device": str(self.device),
+            "waits": self.waits,
+            "bytes": self.nbytes,
         }
 
 
@@ -138,15 +205,22 @@ class Match:
 
     Attributes:
         placements: what is read, and to where.
+        conversions: what is made of several stored tensors, or by an operation (CNV-1).
         mismatched: stored tensors of a wrong shape (INF-5).
         unexpected: checkpoint keys, renamed, that the model has no slot for.
         superseded: checkpoint keys that name a slot another key fills.
     """
 
     placements: tuple[Placement, ...]
+    conversions: tuple[Conversion, ...]
     mismatched: tuple[Mismatch, ...]
     unexpected: frozenset[str]
     superseded: frozenset[str]
+
+    @property
+    def filled(self) -> tuple[Placement | Conversion, ...]:
+        """Every tensor of the model that stored tensors fill."""
+        return (*self.placements, *self.conversions)
 
 
 @dataclass(frozen=True)

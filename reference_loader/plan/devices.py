@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from reference_loader.errors import BadOptions, MetaDevice
+from reference_loader.model.sharing import Sharing
 
 DISK = "disk"
 
@@ -80,10 +82,52 @@ def check_disk(
                 "Name the module alone: disk offload applies to all of its parameters.",
             )
     for group in ties:
-        if len({on_disk.get(name) for name in group}) > 1:
+        if len({on_disk.get(name, False) for name in group}) > 1:
             raise BadOptions(
                 f"device_map offloads only some of the tied weights {', '.join(group)} to disk.",
                 "Give their modules the same device.",
+            )
+
+
+def check_fetch(device_map: DeviceMap, modules: Mapping[str, nn.Module]) -> None:
+    """Raise for a parameter on disk that accelerate would not fetch when it is used (PLC-9).
+
+    It fetches the parameters of a module, one name each, when it calls the module's `forward`.
+
+    Raises:
+        BadOptions: naming the parameter.
+    """
+    for path, module in modules.items():
+        own = {leaf: p for leaf, p in module._parameters.items() if p is not None}
+        hooks = [type(hook).__module__ for hook in module._forward_pre_hooks.values()]
+        reason = ""
+        if type(module).forward is nn.Module.forward:
+            reason = f"a {type(module).__name__} has no forward pass that could fetch it"
+        elif any(name.startswith("torch.nn.utils.") for name in hooks):
+            reason = "a hook of torch computes a weight from it before it is fetched"
+        elif len({id(parameter) for parameter in own.values()}) < len(own):
+            reason = "its module has it under two names"
+        for leaf in own if reason else ():
+            name = f"{path}.{leaf}" if path else leaf
+            if place(name, device_map) == DISK:
+                raise BadOptions(
+                    f"device_map puts {name!r} on disk, but {reason}.",
+                    "Leave the module on the CPU.",
+                )
+
+
+def check_sharing(device_map: DeviceMap, sharing: Sharing) -> None:
+    """Raise for a tensor that has other users in the model, which would not move with it.
+
+    Raises:
+        BadOptions: naming the tensor.
+    """
+    for name in sorted(sharing.names):
+        where = place(name, device_map)
+        if where == DISK or (name in sharing.memory and where.type != "cpu"):
+            raise BadOptions(
+                f"device_map puts {name!r} on {where}, but another part of the model also uses it.",
+                "Leave the module on the CPU.",
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from reference_loader.errors import shown
+from reference_loader.model.sharing import NOTHING_SHARED, Sharing
 from reference_loader.plan.decisions import (
+    Conversion,
     Fresh,
     Inventory,
     Match,
@@ -45,6 +47,8 @@ class LoadPlan:
         workers: the threads that copy to a device, for copies that wait.
         hooks: whether accelerate's hooks move tensors while the model runs (PLC-4).
         weights_only: whether a pickled file may not execute code (FMT-5).
+        sharing: slots whose tensors have other users in the model, so that they stay the objects,
+            or in the memory, that the constructor gave (TIE-1).
     """
 
     model_class: type
@@ -61,6 +65,7 @@ class LoadPlan:
     workers: Mapping[torch.device, Workers] = field(default_factory=dict)
     hooks: bool = False
     weights_only: bool = True
+    sharing: Sharing = NOTHING_SHARED
 
     @property
     def source(self) -> Path | None:
@@ -81,6 +86,16 @@ class LoadPlan:
     def placements(self) -> tuple[Placement, ...]:
         """What is read, and to where."""
         return self.match.placements
+
+    @property
+    def conversions(self) -> tuple[Conversion, ...]:
+        """What is made of several stored tensors, or by an operation (CNV-1)."""
+        return self.match.conversions
+
+    @property
+    def filled(self) -> tuple[Placement | Conversion, ...]:
+        """Every tensor of the model that stored tensors fill."""
+        return self.match.filled
 
     @property
     def mismatched(self) -> tuple[Mismatch, ...]:
@@ -117,6 +132,7 @@ class LoadPlan:
             "why_dtype": self.model_dtype.why,
             "device_map": {name: str(place) for name, place in self._places().items()},
             "placements": [placement.to_dict() for placement in self.placements],
+            "conversions": [conversion.to_dict() for conversion in self.conversions],
             "fresh": {name: str(each.dtype) for name, each in fresh.items()},
             "fresh_devices": {name: str(each.device) for name, each in fresh.items()},
             "buffers": {name: str(device) for name, device in sorted(self.buffers.items())},
@@ -144,6 +160,7 @@ class LoadPlan:
             *(("device", f"{place}  {name}".strip()) for name, place in self._places().items()),
             *((str(a), f"{count[a]} tensors, {size[a]:,} bytes") for a in count),
             *(("threads", f"{each.threads} for {d}") for d, each in self.workers.items()),
+            *(("converted", line) for line in _converted(self.conversions)),
             *(("tied", " = ".join(names)) for names in self.ties.groups),
             ("initialised", _listed(self.fresh)),
             ("ignored", _listed(self.ignored)),
@@ -151,6 +168,15 @@ class LoadPlan:
         ]
         width = max(len(head) for head, _ in rows)
         return "\n".join(f"{head:<{width}}  {text}" for head, text in rows if text)
+
+
+def _converted(conversions: Sequence[Conversion], most: int = 4) -> Iterator[str]:
+    """A line for each of the first conversions, and one for the rest."""
+    for each in conversions[:most]:
+        yield f"{shown(each.target)}  <-  {shown(str(each.part))}"
+    if len(conversions) > most:
+        size = sum(each.nbytes for each in conversions)
+        yield f"and {len(conversions) - most} more; {size:,} bytes in all"
 
 
 def _listed(names: Iterable[str], most: int = 6) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from reference_loader.plan.decisions import Action, Placement, Workers
+from reference_loader.plan.decisions import Action, Conversion, Placement, Workers
 
 # Bytes of a file that are cast at a time: they are read and cast within a core's cache.
 CHUNK = 2**21
@@ -36,7 +36,7 @@ def waits(action: Action, nbytes: int, device: Any) -> bool:
     return device.type == "cuda" or (device.type == "cpu" and large)
 
 
-def workers_for(placements: Iterable[Placement]) -> dict[torch.device, Workers]:
+def workers_for(placements: Iterable[Placement | Conversion]) -> dict[torch.device, Workers]:
     """The threads for each device that a waiting copy goes to."""
     cores = torch.get_num_threads()
     on_gpu, on_cpu = Workers(min(LANES, cores), SLOTS, SLOT), Workers(cores, 1, CHUNK)

@@ -14,6 +14,9 @@ from reference_loader.source.files import STATE_DICT, is_file
 from reference_loader.source.index import ShardIndex, read_index
 from reference_loader.source.weight_names import weight_names
 
+# How the names of files end that may be weights, under whatever name.
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -52,6 +55,8 @@ def open_folder(
         SourceNotFound: the folder does not exist.
         LoadError: see `hub.fetch`.
     """
+    if not str(source):
+        raise SourceNotFound("The source is empty text.", "Pass a folder or a repository id.")
     folder = Path(source) / subfolder
     if os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for a rejected name
         return folder
@@ -111,8 +116,10 @@ def locate(folder: Path, options: Options, named: str | None = None) -> Checkpoi
     names = weight_names(options, named)
     chosen = next((folder / name for name in names if is_file(folder / name)), None)
     if chosen is None:
+        there = sorted(each.name for each in folder.iterdir() if each.suffix in WEIGHTS)
+        other = f" It does contain {', '.join(there[:4])}, which can be given itself." * bool(there)
         raise WeightsNotFound(
-            f"The folder {folder} contains no weights; expected one of {', '.join(names)}.",
+            f"The folder {folder} contains no weights; expected one of {', '.join(names)}.{other}",
             "Check the folder, `subfolder`, `variant` and `use_safetensors`.",
         )
     tried = names[: names.index(chosen.relative_to(folder).as_posix()) + 1]

@@ -44,9 +44,11 @@ def read_object(path: Path, **options: Any) -> dict[str, Any]:
             it to the caller to name the file.
     """
     with opened(path) as file:
-        if path.stat().st_size > LONGEST_TABLE:
+        size = os.fstat(file.fileno()).st_size
+        if size > LONGEST_TABLE:
             raise ValueError(f"it is larger than {LONGEST_TABLE:,} bytes")
-        return parse_object(file.read(LONGEST_TABLE), **options)
+        # Python reserves as much memory as is asked for.
+        return parse_object(file.read(size), **options)
 
 
 def parse_object(content: bytes, **options: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -43,18 +43,34 @@ def read_index(path: Path) -> ShardIndex:
         ShardNotFound: a shard does not exist (IDX-6).
     """
     index = parse_index(path)
+    if absent := [shard for shard in index.shards if not is_file(shard)]:
+        raise _absent(path, absent, index.shards)
     for shard in index.shards:
-        if not is_file(shard):
-            raise ShardNotFound(
-                f"The index {path} names the shard {shard.name!r}, but {shard} does not exist.",
-                "Download or copy the shard again.",
-            )
         if SAFE in path.name and shard.suffix != SAFE:
             raise BadIndex(
                 f"The index {path} names {shard.name!r}, which is not a safetensors file.",
                 "Save the checkpoint again in one format.",
             )
     return index
+
+
+def _absent(path: Path, absent: Sequence[Path], named: Collection[Path]) -> ShardNotFound:
+    """The error for shards that do not exist, with what lies there under other names."""
+    told = f"the shard {absent[0].name!r}, but {absent[0]} does not exist."
+    if len(absent) > 1:
+        names = ", ".join(repr(shard.name) for shard in absent)
+        told = f"{len(absent)} shards that do not exist: {names}."
+    others = sorted(
+        each.name for each in path.parent.glob(f"*{absent[0].suffix}") if each not in named
+    )
+    if others:
+        told += f" It does not name {', '.join(others[:4])}, which lie beside it."
+    return ShardNotFound(
+        f"The index {path} names {told}",
+        "Download or copy the shards again, with the index that belongs to them."
+        if others
+        else "Download or copy the shard again.",
+    )
 
 
 def parse_index(path: Path) -> ShardIndex:

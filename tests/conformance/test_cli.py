@@ -9,9 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import types
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,6 +26,7 @@ from conformance.commands.spec import as_markdown, describe
 from conformance.judge.session import open_session
 from conformance.mutants import MUTANTS, Mutant
 from conformance.observe.loaders import reference, stock
+from conformance.report import console
 from conformance.results.records import read_report
 from conformance.spec import clauses
 from conformance_fixtures.files import read_safetensors, write_safetensors
@@ -136,7 +139,7 @@ def test_a_known_deviation_is_shown_by_name_and_is_no_failure(run: Run) -> None:
 
 
 def test_cases_are_chosen_by_clause_and_glob(run: Run, tmp_path: Path) -> None:
-    run("check", "--clause", "TIE-3", "--clause", "TIE-4", "--case", "*e*al", "--out", tmp_path)
+    run("check", "--clause", "TIE-3", "--clause", "TIE-4", "--case", "tie/e*al", "--out", tmp_path)
 
     chosen = [r["case"] for r in read_report(tmp_path / "report.jsonl") if r["record"] == "result"]
     assert chosen == ["tie/equal"]
@@ -803,3 +806,60 @@ def test_a_case_of_the_hub_runs_again_by_its_id(run: Run, tmp_path: Path) -> Non
 
     assert code == 1
     assert "RES-14" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "exit codes:"),
+        (["--version"], 0, "from-pretrained-conformance"),
+        (["compare", "--help"], 0, "--fail-on"),
+        (["spec", "tie-1"], 0, "TIE-1: "),
+        (["spec", "TIE"], 0, "TIE-2"),
+        ([], 64, "a COMMAND is missing"),
+        (["chekc"], 64, "there is no command 'chekc'; did you mean check?"),
+        (["compare", "4.57.6", "5.0.0", "--fail-onn", "x"], 64, "did you mean --fail-on"),
+        (["compare", "a", "b", "--fail-on", "x"], 64, "'x' is none of"),
+        (["bisect", "tie/equal"], 64, "--good"),
+    ],
+)
+def test_help_and_errors_of_usage_import_no_torch(words: list[str], code: int, said: str) -> None:
+    """Which is what makes them quick: torch takes two seconds to import."""
+    script = f"""
+import sys
+import threading
+import time
+from conformance.cli import main
+try:
+    code = main({words!r})
+except SystemExit as left:
+    code = left.code or 0
+slow = {{"torch", "transformers", "numpy"}} & sys.modules.keys()
+print("loaded", sorted(slow), "exit", code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"loaded [] exit {code}"
+    assert said in done.stdout + done.stderr
+
+
+def test_a_log_gets_a_line_where_work_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "SILENCE", 0.05)
+
+    def slow() -> Iterator[int]:
+        for number in range(3):
+            time.sleep(0.1)
+            yield number
+
+    assert list(console.progress(slow(), 3)) == [0, 1, 2]
+    assert "judged 1 of 3\n" in capsys.readouterr().err
+
+    with console.watching() as progress:
+        advance = progress.task("5.0.0", 2)
+        advance("own/llama/auto")
+        time.sleep(0.2)
+    assert "5.0.0: 0 of 2, own/llama/auto\n" in capsys.readouterr().err
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]

@@ -198,7 +198,7 @@ def test_a_trusted_folder_leaves_its_mark(tmp_path: Path) -> None:
 def test_a_command_has_no_standard_input(tmp_path: Path) -> None:
     """The real command line, with a pipe that nobody writes to: whatever reads it gets its end."""
     code = (
-        "import sys; from conformance import cli; cli.run = lambda options: print(repr("
+        "import sys; from conformance import cli; cli.run = lambda name, options: print(repr("
         "sys.stdin.read())) or 0; sys.argv[1:] = ['spec']; sys.exit(cli.main())"
     )
     reading, writing = os.pipe()

@@ -435,7 +435,6 @@ EXCUSED: dict[Callable[[Pair, Divergence], bool], list[tuple[dict[str, Any], dic
         for shapes in (
             {EMBEDDING: (15, 8)},
             {HEAD: (15, 8)},
-            {EMBEDDING: (15, 8), HEAD: None},
             {EMBEDDING: None, HEAD: (15, 8)},
             {EMBEDDING: (15, 8), HEAD: (15, 8)},
         )

@@ -43,7 +43,6 @@ from conformance.observe.observe import Loaded, observe
 from conformance.observe.outputs import forward
 from conformance.results.records import Divergence
 from conformance_fixtures.files import write_json, write_safetensors
-from reference_loader.errors import UnsupportedOption
 
 DTYPES = (None, "bfloat16", "float16")
 
@@ -449,14 +448,18 @@ def test_the_same_exceptions(saved: Any, tmp_path: Path, name: str, damage: str)
         assert found == []
 
 
-def test_what_needs_conversion_is_refused(tmp_path: Path) -> None:
-    """An option not carried out is refused by name: Mixtral's experts are merged while loading."""
-    size = LLAMA_SIZE | {"num_local_experts": 2, "num_experts_per_tok": 1}
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_needs_conversion_is_converted(dtype: str, tmp_path: Path) -> None:
+    """CNV-1: Mixtral's experts, which are spread over shards, are merged as stock merges them."""
+    size = LLAMA_SIZE | {"num_local_experts": 12, "num_experts_per_tok": 1}
     model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**size))
     model.save_pretrained(tmp_path, max_shard_size="1KB")
-    assert transformers.MixtralForCausalLM.from_pretrained(tmp_path) is not None
-    with replaced(), pytest.raises(UnsupportedOption, match="experts"):
-        transformers.MixtralForCausalLM.from_pretrained(tmp_path)
+    stock = transformers.MixtralForCausalLM.from_pretrained(tmp_path, dtype=dtype)
+    with replaced():
+        ours = transformers.MixtralForCausalLM.from_pretrained(tmp_path, dtype=dtype)
+    assert ours.state_dict().keys() == stock.state_dict().keys()
+    for name, tensor in stock.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
 
 
 # --- the table of all renames, and not making it ---

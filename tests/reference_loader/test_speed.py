@@ -20,8 +20,9 @@ from reference_loader import plan
 
 ROUNDS, LOADS = 10, 10
 
-# Of stock's seconds. `conformance bench` holds 0.60 of medians, on a machine that is not busy.
-MOST = 0.70
+# Of stock's seconds, for tiny checkpoints beside other tests: to watch what a constructor does with
+# its weights is a tenth of such a load. `conformance bench` holds the bounds of larger ones.
+MOST = 0.80
 
 
 def seconds(loader: Loader, folder: Path) -> float:

@@ -158,3 +158,12 @@ def test_a_copy_of_a_part_that_the_constructor_ties_stays_tied() -> None:
     built = skeleton.build(Model, torch.float32)
     assert ("second.weight", "third.weight") in built.ties
     assert built.model.second.weight is built.model.third.weight
+
+
+def test_what_is_tied_to_a_tensor_of_another_shape_is_not_missing(own: Any) -> None:
+    """INF-2: only the embedding is stored, and does not fit."""
+    folder = own("llama-tied-embedding", vocab_size=64)
+    model, info = from_pretrained(folder, ignore_mismatched_sizes=True, output_loading_info=True)
+    assert info["missing_keys"] == set()
+    assert {name for name, *_ in info["mismatched_keys"]} == {"model.embed_tokens.weight"}
+    assert model.lm_head.weight is model.model.embed_tokens.weight

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from conformance.cases.case import VALID, Case
 from conformance.judge.checks import (
+    cnv,
     dty,
     fmt,
     inf,
@@ -31,7 +32,7 @@ from conformance.judge.checks.evidence import Check, Evidence
 from conformance.results.records import Divergence, Observation
 from conformance.spec import clauses
 
-STAGES = (res, fmt, dty, ini, map, mis, tie, plc, off, inf, sta, mem, out, use)
+STAGES = (res, fmt, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use)
 
 CHECKS: dict[str, Check] = {
     clause: found

@@ -9,6 +9,7 @@ from typing import Any
 
 from conformance.cases.case import Case
 from conformance.results.records import Divergence, Observation
+from conformance.spec import clauses
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,15 @@ def unless_equal(kind: str, where: str, expected: Any, actual: Any) -> Iterator[
     """A divergence if the two differ."""
     if expected != actual:
         yield Divergence(kind, where, expected, actual)
+
+
+def pairs_equal(clause: str) -> Check:
+    """The check of a clause whose experiment notes what must be and what is."""
+    kind = clauses()[clause].kinds[0]
+
+    def objections(seen: Evidence) -> Iterator[Divergence]:
+        """In each pair of facts that the experiment noted, what is equals what must be."""
+        for where, (expected, actual) in seen.observation.usage[clause].items():
+            yield from unless_equal(kind, where, expected, actual)
+
+    return Check((clause,), objections)

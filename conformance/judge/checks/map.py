@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conformance.judge.checks.evidence import Evidence, check
-from conformance.judge.checks.stored import cast, weight_files
+from conformance.judge.checks.stored import cast, files_of
 from conformance.results.records import Divergence
 
 
@@ -14,8 +14,9 @@ def stored_bits(seen: Evidence) -> Iterator[Divergence]:
     """Each parameter that a file stores has the stored bits, cast once to the parameter's dtype."""
     parameters = seen.of_kind("parameter")
     dtypes = {name: facts["dtype"] for name, facts in parameters.items()}
-    for path in weight_files(seen.folder):
-        for key, (shape, fingerprint) in cast(path, dtypes).items():
+    for path, keys in files_of(seen.folder, dtypes).items():
+        mine = {key: dtypes[key] for key in keys}
+        for key, (shape, fingerprint) in cast(path, mine).items():
             facts = parameters[key]
             if shape != facts["shape"]:
                 yield Divergence("shape", key, shape, facts["shape"])

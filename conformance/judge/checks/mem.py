@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conformance.judge.checks.evidence import Evidence, check
+from conformance.judge.checks.evidence import Evidence, check, pairs_equal
 from conformance.results.records import Divergence
 
 # Of the checkpoint's bytes, the most that may be resident at once in a load that casts.
@@ -33,3 +33,9 @@ def half_resident(seen: Evidence) -> Iterator[Divergence]:
     assert peak is not None
     if peak > MOST * sum(path.stat().st_size for path in seen.folder.iterdir()):
         yield Divergence("state", "pages of the source", "half at most", "more")
+
+
+gone = pairs_equal("MEM-4")
+files_unwritten = pairs_equal("MEM-5")
+files_replaced = pairs_equal("MEM-6")
+files_truncated = pairs_equal("MEM-7")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,22 @@ Stored = tuple[list[int], str]
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of the folder."""
     return sorted(folder.glob("*.safetensors"))
+
+
+def files_of(folder: Path, names: Iterable[str]) -> dict[Path, list[str]]:
+    """Each safetensors file that is read, with those of the names that are read from it (RES-1).
+
+    An index says which; a copy of a tensor in another shard is none of the checkpoint (IDX-2).
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists() or not index.exists():
+        return {path: list(names) for path in weight_files(folder)}
+    where = json.loads(index.read_text("utf-8"))["weight_map"]
+    found: dict[Path, list[str]] = {}
+    for name in names:
+        if name in where:
+            found.setdefault(folder / where[name], []).append(name)
+    return found
 
 
 def cast(path: Path, dtypes: Mapping[str, str]) -> dict[str, Stored]:

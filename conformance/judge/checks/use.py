@@ -6,21 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from conformance.judge.checks.evidence import Check, Evidence, check, unless_equal
+from conformance.judge.checks.evidence import Evidence, check, pairs_equal
 from conformance.judge.checks.out import EPSILONS
 from conformance.results.records import Divergence
-from conformance.spec import clauses
-
-
-def pairs_equal(clause: str) -> Check:
-    """The check of a clause whose experiment notes what must be and what is."""
-    kind = clauses()[clause].kinds[0]
-
-    def objections(seen: Evidence) -> Iterator[Divergence]:
-        for where, (expected, actual) in seen.observation.usage[clause].items():
-            yield from unless_equal(kind, where, expected, actual)
-
-    return Check((clause,), objections)
 
 
 @check("USE-2")
@@ -54,7 +42,3 @@ checkpointing_off = pairs_equal("USE-15")
 modes = pairs_equal("USE-16")
 cast_afterwards = pairs_equal("USE-17")
 saved_from_disk = pairs_equal("USE-18")
-gone = pairs_equal("MEM-4")
-files_unwritten = pairs_equal("MEM-5")
-files_replaced = pairs_equal("MEM-6")
-files_truncated = pairs_equal("MEM-7")

@@ -10,8 +10,17 @@ from conformance.judge.session import Session, judge
 from conformance.report.explanation import explanation
 from conformance.results.records import AGREE, KNOWN
 
+# Options in combination: `make check` and `make check-plain` judge them, too.
+LONG = ("combo/",)
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.id, marks=[pytest.mark.slow] if case.id.startswith(LONG) else [])
+        for case in CASES
+    ],
+)
 def test_stock_is_as_expected(case: Case, session: Session) -> None:
     result = judge(case, session)
 

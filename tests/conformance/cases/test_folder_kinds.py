@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cases.folder_kinds import adapter_beside, no_checkpoint, quantised
+from conformance.cases.folder_kinds import adapter_beside, no_checkpoint, notes, quantised
 from conformance.cases.own import Own, own_cases
 
 
@@ -67,3 +67,10 @@ def test_a_quantisation_in_words(config: dict[str, object], words: str, tmp_path
     made = folder(tmp_path, "model.safetensors", quantization_config=config)
     assert words in (quantised(made) or "")
     assert len(own_cases(Own((made,)))) == 1
+
+
+def test_the_note_names_its_checkpoint(tmp_path: Path) -> None:
+    made = folder(tmp_path, "model.safetensors")
+    assert notes([made]) == []
+    (made / "adapter_config.json").write_text("{}", "utf-8")
+    assert notes([made]) == [f"{made.name}: {adapter_beside(made)}"]

@@ -28,7 +28,8 @@ from conformance.inspect.footprint import (
 )
 from conformance.world import memory
 from conformance_fixtures.hub.hub import Hub
-from conformance_fixtures.llama2_7b import NAME, hollow
+from conformance_fixtures.llama2_7b import hollow
+from conformance_fixtures.llama2_7b_geometry import NAME
 from conformance_fixtures.write import materialise
 from reference_loader.plan.decisions import Action, Workers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from conformance.judge.checks import objections as check
 from conformance.judge.session import judge
 from conformance.observe.loaders import reference
 from conformance.observe.observe import observe
+from conformance.observe.usage import EXPERIMENTS
 from conformance.results.records import Divergence, Observation
 from conformance.spec import clauses
 from reference_loader.errors import BadIndex
@@ -141,6 +143,11 @@ def untwinned(model: Any, info: Any) -> None:
     model.twin.weight = nn.Parameter(model.twin.weight.detach().clone())
 
 
+def expert_shifted(model: Any, info: Any) -> None:
+    merged = model.model.layers[0].mlp.experts.down_proj
+    merged.data = merged.data.roll(1, dims=0)
+
+
 def splits(model: Any, info: Any) -> None:
     model.hf_device_map = {**model.hf_device_map, "model.layers.0.mlp": "cpu"}
 
@@ -199,6 +206,14 @@ TRIALS = [
     *(
         Trial(f"OFF-{number}", shifted_head, "output", "logits", options=MODEL_ON_DISK)
         for number in (1, 2, 3, 4, 5, 8)
+    ),
+    Trial(
+        "CNV-1",
+        expert_shifted,
+        "values",
+        "model.layers.0.mlp.experts.down_proj",
+        "mixtral",
+        options={"model": "transformers:MixtralForCausalLM"},
     ),
     Trial("PLC-6", splits, "device-map", "model.layers.0.mlp", options=BUDGETED),
     Trial("PLC-8", widens, "device", "cpu", options=BUDGETED),
@@ -290,14 +305,52 @@ OF_THE_PROCESS = {"STA-3", "MEM-3"}
 
 def test_every_check_belongs_to_a_clause_and_is_tried() -> None:
     assert set(CHECKS) <= set(clauses())
-    assert {trial.clause for trial in TRIALS} == set(CHECKS) - OF_THE_PROCESS
+    tried = {*(trial.clause for trial in TRIALS), *EXPERIMENTS, "USE-2"}
+    assert tried == set(CHECKS) - OF_THE_PROCESS
 
 
 def test_a_check_stands_in_the_file_of_its_stage_and_says_its_promise() -> None:
     for clause, each in CHECKS.items():
         stages = {cited.partition("-")[0].lower() for cited in each.clauses}
-        assert each.objections.__module__.rpartition(".")[2] in stages, clause
+        files = [import_module(f"conformance.judge.checks.{stage}") for stage in sorted(stages)]
+        assert any(each in vars(file).values() for file in files), clause
         assert each.objections.__doc__, clause
+
+
+@pytest.mark.parametrize("clause", EXPERIMENTS)
+def test_what_an_experiment_noted_is_objected_to_where_it_is_not_what_it_must_be(
+    clause: str,
+) -> None:
+    case = Case("tests/used", (clause,))
+    noted = {"a.weight": ("released", "released"), "b.weight": ("released", "held")}
+
+    (found,) = check(case, Observation(usage={clause: noted}))
+
+    assert (found.clause, found.where) == (clause, "b.weight")
+    assert (found.kind, found.actual) == (clauses()[clause].kinds[0], "held")
+
+
+@pytest.mark.parametrize(
+    ("facts", "actual"),
+    [
+        ({"error": 1e-8}, None),
+        ({"error": 1e-2}, "1.0e-02 off"),
+        ({"error": float("nan")}, "nan off"),
+        ({}, "none"),
+    ],
+)
+def test_a_gradient_that_is_off_or_not_there_is_objected_to(
+    facts: dict[str, Any], actual: str | None
+) -> None:
+    case = Case("tests/used", ("USE-2",))
+    tensors = {NORM: {"kind": "parameter", "dtype": "torch.float32", "device": "cpu"}}
+    gradients = {NORM: {"fingerprint": "none"} | facts}
+
+    found = check(case, Observation(tensors=tensors, gradients=gradients))
+
+    assert [(d.clause, d.kind, d.actual) for d in found] == (
+        [("USE-2", "gradient", actual)] if actual else []
+    )
 
 
 THREAD = {"thread": 2, "of": 8, "tensors": 30, "raised": "", "differing": []}

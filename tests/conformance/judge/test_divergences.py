@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.judge.divergences import TENSOR_KINDS, compare
+from conformance.observe.usage import EXPERIMENTS
 from conformance.results.records import Divergence, Observation
+from conformance.spec import clauses
 
 steady = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -46,6 +48,7 @@ RIGHT = Observation(
         "tokens": [1],
     },
     state={"before": STATE, "after": STATE | {"rng": "bb"}},
+    gradients={"a.weight": {"fingerprint": "dd"}},
 )
 REFUSED = Observation(
     exception={
@@ -176,6 +179,7 @@ CHANGES: list[tuple[str, str, Callable[[Observation], Observation]]] = [
     ("device-map", "", whole(device_map={"": "cuda:0"})),
     ("output", "tokens", whole(outputs={"logits": RIGHT.outputs["logits"], "tokens": [2]})),
     ("output", "logits", whole(outputs={"tokens": [1]})),
+    ("gradient", "a.weight", whole(gradients={"a.weight": {"fingerprint": "ee"}})),
     (
         "state",
         "threads",
@@ -206,7 +210,9 @@ def test_every_kind_of_the_vocabulary_can_be_produced() -> None:
     from tests.conformance.spec.test_spec import KINDS
 
     of_rejections = {"accepted", "exception", "message"}  # tested below
-    assert {kind for kind, _, _ in CHANGES} | of_rejections == set(KINDS)
+    of_experiments = {clauses()[clause].kinds[0] for clause in EXPERIMENTS}  # in test_checks
+    produced = {kind for kind, _, _ in CHANGES} | of_rejections | of_experiments
+    assert produced == set(KINDS)
 
 
 def test_the_tokens_of_a_model_that_stops_generating_are_missed() -> None:

@@ -45,7 +45,21 @@ def test_no_mutant_hides_another() -> None:
     assert not set(MUTANTS) & {stage.__name__.rpartition(".")[2] for stage in STAGES}
 
 
-@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=lambda mutant: mutant.name)
+# Their cases take long: several loads each, or every use of a model.
+LONG = ("combo/", "shape/", "use/")
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        pytest.param(
+            mutant,
+            id=mutant.name,
+            marks=[pytest.mark.slow] if mutant.case.startswith(LONG) else [],
+        )
+        for mutant in MUTANTS.values()
+    ],
+)
 def test_a_mutant_is_killed_by_its_clause_and_it_is_said_how(
     mutant: Mutant, session: Session, case: Callable[[str], Case]
 ) -> None:

@@ -33,14 +33,17 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+SLOW = pytest.mark.slow  # each runs two processes that import torch
+
+
 @pytest.mark.parametrize(
     ("identifier", "status", "told"),
     [
         ("ini/constructor-buffer", "known", "values of scale: expected"),
-        ("idx/leads-outside", "known", "raised by the load: expected"),
-        ("tie/embedding-only-sharded", "agree", "tie of lm_head.weight"),
-        ("fmt/pickle-runs-code", "known", "expected"),
-        ("sta/threads-tied", "known", "in every thread"),
+        pytest.param("idx/leads-outside", "known", "raised by the load: expected", marks=SLOW),
+        pytest.param("tie/embedding-only-sharded", "agree", "tie of lm_head.weight", marks=SLOW),
+        pytest.param("fmt/pickle-runs-code", "known", "expected", marks=SLOW),
+        pytest.param("sta/threads-tied", "known", "in every thread", marks=SLOW),
     ],
 )
 def test_a_case_without_us(

@@ -121,3 +121,13 @@ def test_code_of_a_checkpoint_is_not_looked_for_where_other_code_was(
     with surrounded(("own-module-cache",)):
         assert "transformers_modules" not in sys.modules
     assert sys.modules["transformers_modules"] is elsewhere
+
+
+def test_code_of_a_checkpoint_is_not_looked_for_on_the_path_of_an_earlier_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "transformers_modules").mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    with surrounded(("own-module-cache",)):
+        assert str(tmp_path) not in sys.path
+    assert str(tmp_path) in sys.path

@@ -123,3 +123,16 @@ def test_base_and_head(checkpoint: Any) -> None:
         assert info["missing_keys" if model_class is LlamaForCausalLM else "unexpected_keys"] == {
             "lm_head.weight"
         }
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_adapter_beside_the_weights_is_told(
+    own: Any, there: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not applied, and nothing else would say so."""
+    folder = own("llama-f32")
+    if there:
+        (folder / "adapter_config.json").write_text("{}", "utf-8")
+    with caplog.at_level(logging.WARNING, "reference_loader"):
+        from_pretrained(folder)
+    assert ("adapter, which was not applied" in caplog.text) == there

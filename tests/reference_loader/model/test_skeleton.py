@@ -6,7 +6,6 @@ import copy
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from torch.nn.modules import module as torch_module
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from conformance.world.memory import resident
-from reference_loader.model.initialise import initialise
 from reference_loader.model.skeleton import build, like, put
 
 
@@ -163,13 +161,13 @@ class FromWeight(nn.Module):
 
 
 def test_a_buffer_computed_from_a_weight_has_the_constructors_value() -> None:
-    """INI-4: a skeleton cannot have it; `fresh.initialise` makes it real."""
-    skeleton = build(FromWeight, torch.float32)
-    assert skeleton.model.copy.is_meta
-    architecture: Any = SimpleNamespace(construct=FromWeight, initialiser=lambda module: None)
-    initialise(skeleton, architecture, fresh={}, buffers=["copy"], dtype=torch.float32)
-    assert torch.isfinite(skeleton.model.copy).all()
-    assert skeleton.model.linear.weight.is_meta
+    """INI-4: the constructor runs once more, with memory; the weight gives its own back."""
+    torch.manual_seed(4)
+    made = FromWeight()
+    torch.manual_seed(4)
+    model = build(FromWeight, torch.float32).model
+    assert torch.equal(model.copy, made.copy)
+    assert model.linear.weight.is_meta
 
 
 def test_a_hundred_gigabytes_take_none(unchanged: Any, tmp_path: Path) -> None:

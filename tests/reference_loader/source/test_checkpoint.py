@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reference_loader.errors import LoadError, SourceNotFound, WeightsNotFound
+from reference_loader import from_pretrained
+from reference_loader.errors import ConfigNotFound, LoadError, SourceNotFound, WeightsNotFound
 from reference_loader.options import Options
 from reference_loader.source.checkpoint import locate, open_folder
 from reference_loader.source.weight_names import with_variant
@@ -109,3 +111,19 @@ def test_a_folder_named_as_a_weight_file_is_none(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(LoadError):
         locate(tmp_path, Options())
+
+
+def test_weights_under_another_name_are_named(own: Any) -> None:
+    """RES-4: the folder is not empty, and the file can be given itself (RES-9)."""
+    folder = own("llama-f32")
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    with pytest.raises(WeightsNotFound, match=r"It does contain weights\.safetensors"):
+        from_pretrained(folder)
+    assert type(from_pretrained(folder / "weights.safetensors")).__name__ == "LlamaForCausalLM"
+
+
+def test_an_adapter_without_its_base_is_called_one(tmp_path: Path) -> None:
+    """CFG-6."""
+    (tmp_path / "adapter_config.json").write_text("{}", "utf-8")
+    with pytest.raises(ConfigNotFound, match="holds an adapter"):
+        from_pretrained(tmp_path)

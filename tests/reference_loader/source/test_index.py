@@ -197,3 +197,17 @@ def test_a_thousand_shards(tmp_path: Path) -> None:
     assert [inventory.stored[f"layers.{n}.weight"].file.name for n in range(1000)] == names
     assert not inventory.duplicates
     assert not inventory.phantom | inventory.unlisted
+
+
+def test_shards_that_were_renamed_are_told_with_what_lies_there(tmp_path: Path) -> None:
+    named = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+    content = {"metadata": {}, "weight_map": {str(n): name for n, name in enumerate(named)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
+    for name in (named[0], "model-00002-of-00002.safetensors"):
+        (tmp_path / name).touch()
+
+    with pytest.raises(ShardNotFound) as caught:
+        read_index(tmp_path / "model.safetensors.index.json")
+
+    assert f"2 shards that do not exist: {named[1]!r}, {named[2]!r}." in str(caught.value)
+    assert "It does not name model-00002-of-00002.safetensors" in str(caught.value)

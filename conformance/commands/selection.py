@@ -1,8 +1,7 @@
-"""What the commands share: their two kinds of error, and arguments that several of them take."""
+"""What the arguments of a command select: checkpoints, a model class, cases."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from pathlib import Path
 from conformance.cases.case import Case
 from conformance.cases.catalogue import catalogue, on, select
 from conformance.cases.own import NO_CHECKPOINT, Own, own_cases
-from conformance.releases.prober import LOAD_SECONDS, TargetUnusable
+from conformance.commands.arguments.shared import HarnessError, UsageError
+from conformance.releases.prober import TargetUnusable
 from conformance.releases.targets import BadTarget, TargetNotMade
 from conformance.spec import clauses
 from conformance_fixtures.tokens import BadToken
@@ -19,96 +19,6 @@ from reference_loader.errors import RemoteCodeRefused
 from reference_loader.model.choose import choose
 from reference_loader.options import Options
 from reference_loader.source.checkpoint import open_folder
-
-TARGETS = (
-    "a target is `current`, a release such as 4.57.6, requirements joined by commas such as "
-    "transformers==5.0.0,accelerate==1.10.1, or python:PATH; a folder is a checkpoint"
-)
-
-
-class HarnessError(RuntimeError):
-    """The command cannot reach a verdict: exit code 2."""
-
-
-class UsageError(ValueError):
-    """The arguments name something that does not exist: exit code 64."""
-
-
-def add_selection(parser: argparse.ArgumentParser) -> None:
-    """The arguments `--case` and `--clause`, which several commands take."""
-    parser.add_argument(
-        "--case",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="judge only cases whose id matches, such as 'tie/*'; repeatable",
-    )
-    parser.add_argument(
-        "--clause",
-        action="append",
-        default=[],
-        metavar="ID",
-        help="judge only cases that cite this clause, such as TIE-1; repeatable",
-    )
-
-
-def add_report(parser: argparse.ArgumentParser) -> None:
-    """The arguments `--format` and `--out`, which several commands take."""
-    parser.add_argument(
-        "--format",
-        choices=("table", "markdown"),
-        default="table",
-        help="what to print: a table, or a comment for a pull request (default: table)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="write the report to this folder (default: a new folder under runs/)",
-    )
-
-
-def add_timeout(parser: argparse.ArgumentParser) -> None:
-    """The argument `--timeout`, which several commands take."""
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=LOAD_SECONDS,
-        metavar="SECONDS",
-        help="stop a load that takes longer (default: %(default)s)",
-    )
-
-
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    """The argument `--trust-remote-code`, which several commands take."""
-    parser.add_argument(
-        "--trust-remote-code",
-        action="store_true",
-        help="run the Python code that the checkpoint brings or names; without it, a checkpoint "
-        "that needs its code is refused",
-    )
-
-
-def add_unjudged(parser: argparse.ArgumentParser) -> None:
-    """The argument `--allow-unjudged`, which the commands that judge checkpoints take."""
-    parser.add_argument(
-        "--allow-unjudged",
-        action="store_true",
-        help="do not end with exit code 2 for what was not judged",
-    )
-
-
-def add_model_class(parser: argparse.ArgumentParser) -> None:
-    """The argument `--model-class`, which the commands that load a checkpoint take."""
-    parser.add_argument(
-        "--model-class",
-        "--model",
-        dest="model_class",
-        metavar="MODULE:ATTR",
-        default="",
-        help="the model class to load into, also one of your own in the working directory "
-        "(default: the class that config.architectures names)",
-    )
 
 
 def own_of(checkpoints: Sequence[str | Path], model: str = "", *, trusted: bool = False) -> Own:

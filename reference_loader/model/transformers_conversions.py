@@ -1,0 +1,84 @@
+"""The table of transformers 5: how stored tensors of older layouts become those of its classes.
+
+Source: `transformers.conversion_mapping`, with what a user registered there. Its operations are run
+as they are, on tensors without values when a plan is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from reference_loader.model.architecture import Converter, Rename
+
+
+def registered_renames(model: nn.Module) -> list[Rename]:
+    """What only renames; empty before release 5."""
+    return [_rename(entry) for entry in _entries(model) if not hasattr(entry, "operations")]
+
+
+def registered_converters(model: nn.Module) -> list[Converter]:
+    """What also changes tensors; a key is claimed by the first that fits."""
+    return [Registered(entry, model) for entry in _entries(model) if hasattr(entry, "operations")]
+
+
+def _entries(model: nn.Module) -> list[Any]:
+    try:
+        from transformers import conversion_mapping
+    except ImportError:
+        return []
+    # The legacy renames are part of the specification (MAP-8).
+    return list(conversion_mapping.get_model_conversion_mapping(model, add_legacy=False))
+
+
+def _rename(entry: Any) -> Rename:
+    return lambda key: str(entry.rename_source_key(key)[0])
+
+
+class Registered:
+    """One entry of the table, for one model."""
+
+    def __init__(self, entry: Any, model: nn.Module) -> None:
+        self._entry, self._model = entry, model
+        self.operations = ", ".join(type(each).__name__ for each in entry.operations)
+
+    def claim(self, key: str) -> tuple[str, str] | None:
+        """The first tensor that is made with a stored one, and the pattern that its key fits."""
+        renamed, pattern = self._entry.rename_source_key(key)
+        return None if pattern is None else (str(renamed), str(pattern))
+
+    def makes(self, first: str) -> list[str]:
+        """Every tensor that is made together with the first, by its patterns."""
+        patterns = self._entry.target_patterns
+        return [first.replace(patterns[0], each) for each in patterns]
+
+    def convert(
+        self, first: str, tensors: Mapping[str, Sequence[torch.Tensor]]
+    ) -> Mapping[str, torch.Tensor]:
+        """Run the operations: pattern to its tensors, in order; name in the model to tensor."""
+        entry, model = self._entry, self._model
+        made: dict[str, Any] = {pattern: list(each) for pattern, each in tensors.items()}
+        for operation in entry.operations:
+            made = operation.convert(
+                made,
+                source_patterns=entry.source_patterns,
+                target_patterns=entry.target_patterns,
+                full_layer_name=first,
+                model=model,
+                config=model.config,
+                missing_keys=None,
+            )
+        # The operations name what they made by patterns; the rest of the name is the first's.
+        whole = first.replace("*.", "0.")
+        before, after = "", ""
+        for pattern in made:
+            if pattern in whole:
+                before, _, after = whole.partition(pattern)
+                break
+        return {
+            f"{before}{pattern}{after}": each[0] if isinstance(each, list) else each
+            for pattern, each in made.items()
+        }
