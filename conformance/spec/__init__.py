@@ -16,6 +16,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 
@@ -55,7 +56,7 @@ class Clause:
         source: where it comes from.
         kinds: the kinds of divergence that break it.
         general: the kinds it answers for in every case, also in one that does not cite it.
-        places: where divergences of its kinds are its own, whatever else a case cites.
+        places: globs of where divergences of its kinds are its own, whatever else a case cites.
         borrowed: kept or broken by a release's own classes, before any loader runs. The reference
             builds the same classes: where both break it alike, the release does.
     """
@@ -97,7 +98,7 @@ def clauses() -> Mapping[str, Clause]:
 def clause_for(kind: str, cited: tuple[str, ...], where: str = "") -> str:
     """The clause that a divergence of `kind` at `where` breaks in a case that cites `cited`."""
     for clause in map(clauses().__getitem__, (*cited, *clauses())):
-        if where in clause.places and kind in clause.kinds:
+        if kind in clause.kinds and any(fnmatchcase(where, glob) for glob in clause.places):
             return clause.id
     for identifier in cited:
         if kind in clauses()[identifier].kinds:

@@ -11,8 +11,9 @@ import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
+from itertools import chain
 from operator import is_
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -93,44 +94,35 @@ ALLOWED = MappingProxyType(
 # Tables of a module or a class; a class of tables of its own may make entries as they are read.
 TABLES = (dict, OrderedDict, defaultdict, list)
 
+# Modules, classes and tables that are looked at in one step.
+GROUP = 64
 
-@dataclass
+
 class _Held:
-    """A module, a class or a table, and its entries when it was last looked at.
+    """A module, a class or a table, and its entries when it was last looked at."""
 
-    Attributes:
-        name: dotted.
-        owner: it.
-        kept: its entries; a list's by position.
-    """
+    def __init__(self, name: str, owner: Any) -> None:
+        self.name = name
+        self.owner = owner
+        # The entries as they are at any time: a mapping, or the list itself.
+        self.entries: Any = owner if type(owner) in TABLES else vars(owner)
+        self.kept = _by_key(self.entries)
 
-    name: str
-    owner: Any
-    kept: Any = None
-
-    def entries(self) -> Any:
-        """The entries now: a mapping, or the list itself."""
-        return self.owner if type(self.owner) in TABLES else vars(self.owner)
+    @property
+    def values(self) -> Any:
+        """The entries' values as they are at any time."""
+        return self.entries if type(self.entries) is list else self.entries.values()
 
     def keep(self) -> None:
         """Note the entries as they are now."""
-        self.kept = list(self.owner) if type(self.owner) is list else dict(self.entries())
-
-    def same(self) -> bool:
-        """Whether every entry is the very object that it was; quick, and may be wrongly false."""
-        now, kept = self.entries(), self.kept
-        if kept is None or len(now) != len(kept):
-            return False
-        if type(now) is list:
-            return all(map(is_, now, kept))
-        return all(map(is_, now.values(), kept.values()))
+        self.kept = _by_key(self.entries)
 
     def changes(self) -> Iterator[tuple[str, Any]]:
         """Name and key of every entry that was replaced, removed or added.
 
         What is added to a module does not count: that is how it is given what is imported late.
         """
-        now, kept = (_by_key(each) for each in (self.entries(), self.kept))
+        now, kept = _by_key(self.entries), self.kept
         keys = dict.fromkeys(kept) if isinstance(self.owner, ModuleType) else {**kept, **now}
         form = "{}: {!r}" if type(self.owner) in TABLES else "{}.{}"
         for key in keys:
@@ -140,7 +132,7 @@ class _Held:
     def put_back(self) -> None:
         """Undo every change that counts."""
         if type(self.owner) is list:
-            self.owner[:] = self.kept
+            self.owner[:] = self.kept.values()
             return
         for name, key in list(self.changes()):
             with suppress(AttributeError, TypeError):  # a member that cannot be set
@@ -148,6 +140,7 @@ class _Held:
                     self._set(key)
 
     def _set(self, key: Any) -> None:
+        """Give the entry the value that it had, or remove it."""
         if isinstance(self.owner, dict):
             if key in self.kept:
                 self.owner[key] = self.kept[key]
@@ -159,8 +152,36 @@ class _Held:
             delattr(self.owner, key)
 
 
-def _by_key(entries: Any) -> Any:
-    return dict(enumerate(entries)) if isinstance(entries, list) else dict(entries)
+def _by_key(entries: Any) -> dict[Any, Any]:
+    """The entries as a dict; a list's by position."""
+    return dict(enumerate(entries)) if type(entries) is list else dict(entries)
+
+
+class _Group:
+    """Some of what is compared, looked at in one step: most of it never changes."""
+
+    def __init__(self) -> None:
+        self.held: list[_Held] = []
+        self._values: list[Any] = []
+        self._kept: list[Any] = []
+
+    def add(self, held: _Held) -> None:
+        """Compare this too."""
+        self.held.append(held)
+        self._values.append(held.values)
+        self._kept += held.values
+
+    def same(self) -> bool:
+        """Whether every entry is the very object that it was."""
+        if sum(map(len, self._values)) != len(self._kept):
+            return False
+        return all(map(is_, chain.from_iterable(self._values), self._kept))
+
+    def keep(self) -> None:
+        """Note all entries as they are now."""
+        self._kept = list(chain.from_iterable(self._values))
+        for each in self.held:
+            each.keep()
 
 
 class Libraries:
@@ -170,18 +191,18 @@ class Libraries:
         self._packages = packages
         self._seen: set[str] = set()
         self._objects: set[int] = set()
-        self.held: list[_Held] = []
+        self._groups: list[_Group] = []
 
     def refresh(self) -> None:
         """Note all entries as they are now."""
+        for group in self._groups:
+            if not group.same():
+                group.keep()
         for name, module in list(sys.modules.items()):
             if name not in self._seen:
                 self._seen.add(name)
                 if isinstance(module, ModuleType) and _is_of(name, self._packages):
                     self._add_module(name, module)
-        for each in self.held:
-            if not each.same():
-                each.keep()
 
     def replaced(self) -> list[str]:
         """The names of the functions, switches and entries of tables that were replaced."""
@@ -193,11 +214,13 @@ class Libraries:
             held.put_back()
 
     def _changed(self) -> list[tuple[_Held, str]]:
-        differing = [each for each in self.held if not each.same()]
+        """What changed, but what may."""
+        differing = [each for group in self._groups if not group.same() for each in group.held]
         found = ((each, name) for each in differing for name, _ in each.changes())
         return [(each, name) for each, name in found if not _is_allowed(name)]
 
     def _add_module(self, name: str, module: ModuleType) -> None:
+        """Compare a module, its tables, and the classes it has of these packages."""
         self._add(name, module)
         for attribute, value in list(vars(module).items()):
             self._add_table(f"{name}.{attribute}", value)
@@ -208,13 +231,18 @@ class Libraries:
                     self._add_table(f"{dotted}.{inner}", table)
 
     def _add_table(self, name: str, table: Any) -> None:
+        """Compare a dict or a list, unless any entry may change."""
         if type(table) in TABLES and not _is_allowed(f"{name}: "):
             self._add(name, table)
 
     def _add(self, name: str, owner: Any) -> None:
-        if id(owner) not in self._objects:
-            self._objects.add(id(owner))
-            self.held.append(_Held(name, owner))
+        """Compare this, once."""
+        if id(owner) in self._objects:
+            return
+        self._objects.add(id(owner))
+        if not self._groups or len(self._groups[-1].held) == GROUP:
+            self._groups.append(_Group())
+        self._groups[-1].add(_Held(name, owner))
 
 
 # One for each extent of what is compared.
@@ -235,5 +263,7 @@ def _is_of(module: str, packages: tuple[str, ...]) -> bool:
     )
 
 
+@cache
 def _is_allowed(name: str) -> bool:
+    """Whether a load may change this."""
     return any(fnmatchcase(name, glob) for glob in ALLOWED)

@@ -21,6 +21,7 @@ from conformance.results.fingerprint import fingerprint
 from conformance.world.hostile_filesystem import disk_full, unprivileged
 from conformance.world.snapshot import CODE, Snapshot
 
+
 def process_state(snapshot: Snapshot) -> dict[str, Any]:
     """Facts of the process: some always, all others if they changed since the snapshot."""
     changes = snapshot.changes()

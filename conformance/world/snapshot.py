@@ -53,8 +53,8 @@ class Snapshot:
         self._threads = set(threading.enumerate())
         self._children = _children()
         self._modules = set(sys.modules)
-        self._frozen = gc.get_freeze_count()
-        self._handlers = atexit._ncallbacks()
+        # Counting takes as long as a load.
+        self._frozen = gc.get_freeze_count() if whole else None
         self._files = set(os.listdir(tempfile.gettempdir()))
         self._moves = len(_moves())
 
@@ -88,7 +88,7 @@ class Snapshot:
             found[f"temporary file {name}"] = ABSENT, "left"
         if moves := _moves()[self._moves :]:
             found["os.chdir during the load"] = "not called", f"to {moves[0]}"
-        if gc.get_freeze_count() > self._frozen:
+        if self._frozen is not None and gc.get_freeze_count() > self._frozen:
             found["gc.freeze"] = "not called", "called"
         return found
 
