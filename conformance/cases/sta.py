@@ -9,9 +9,10 @@ from conformance.cases.case import INVALID, Case, Torch, rejected
 # `torch_dtype` is known to every release (DTY-4).
 BFLOAT16 = {"torch_dtype": Torch("bfloat16")}
 FLOAT32 = {"torch_dtype": Torch("float32")}
+PLACED = {"device_map": {"": "cpu"}, "torch_dtype": Torch("float16")}
 
 # What every load is held to; the cases that cite these compare all of torch and poison no memory.
-PROCESS = ("STA-10", "STA-11", "STA-12", "STA-13", "STA-14", "STA-15")
+PROCESS = ("STA-10", "STA-11", "STA-12", "STA-13", "STA-14", "STA-15", "STA-17")
 
 
 def _threads(name: str, recipe: str = "llama-f32-2", **more: Any) -> Case:
@@ -23,7 +24,7 @@ def _failing(name: str, model: str, **more: Any) -> Case:
     """The model class's own code raises."""
     return Case(
         f"sta/fails-in-{name}",
-        ("STA-6", "STA-2"),
+        ("STA-6", "STA-2", *PROCESS),
         model=f"conformance.world.user_models:{model}",
         input_class=INVALID,
         names=(model,),
@@ -31,9 +32,33 @@ def _failing(name: str, model: str, **more: Any) -> Case:
     )
 
 
+def _refused(name: str, clause: str, fault: str, *names: str, **more: Any) -> Case:
+    """A checkpoint that no loader can load, at one of the places where a load finds that out."""
+    return Case(
+        f"sta/refuses-{name}",
+        (clause, "STA-2", *PROCESS),
+        faults=(fault,),
+        names=names,
+        input_class=INVALID,
+        **more,
+    )
+
+
 CASES = [
     Case("sta/success", ("STA-1", *PROCESS), "llama-bf16-2"),
     Case("sta/success-missing", ("STA-1", *PROCESS), faults=("missing-head",)),
+    Case("sta/success-map", ("STA-1", *PROCESS), "llama-bf16-2", options=PLACED),
+    _refused("no-weights", "RES-4", "no-weights", "model.safetensors"),
+    _refused("wrong-shape", "MIS-4", "wrong-shape", "mlp.up_proj.weight"),
+    _refused("wrong-shape-map", "MIS-4", "wrong-shape", "mlp.up_proj.weight", options=PLACED),
+    _refused("truncated-file", "FMT-1", "truncated-shard", "model.safetensors"),
+    Case(
+        "sta/interrupted",
+        ("STA-16", "STA-2", *PROCESS),
+        model="conformance.world.user_models:Interrupted",
+        options=BFLOAT16,
+        input_class=INVALID,
+    ),
     _threads(""),
     _threads("-cast", options=BFLOAT16),
     _threads("-tied", "llama-tied-embedding"),

@@ -30,8 +30,9 @@ from conformance.results.records import (
 )
 from conformance.spec import clauses
 
-# What the reference may raise: an error of its own, or one of a model class of ours (STA-6).
-OURS = frozenset({"LoadError", "OwnError"})
+# What the reference may raise: an error of its own, one of a model class of ours (STA-6), or what
+# Python raises on SIGINT (STA-16).
+OURS = frozenset({"LoadError", "OwnError", "KeyboardInterrupt"})
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from conformance.mutants import (
     out,
     pairs,
     plc,
+    process,
     res,
     sizes,
     sta,
@@ -37,7 +38,7 @@ __all__ = ["MUTANTS", "Mutant", "honest"]
 
 STAGES = (
     *(res, idx, fmt, cfg, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use),
-    *(pairs, sizes),
+    *(pairs, process, sizes),
 )
 
 

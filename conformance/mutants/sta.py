@@ -59,7 +59,7 @@ def warnings_silenced(load: Load) -> Iterator[None]:
     warnings.simplefilter("ignore")
 
 
-@around("STA-1", "sta/success")
+@around("STA-11", "sta/success")
 def initialisation_left_off(load: Load) -> Iterator[None]:
     """Torch's functions of initialisation do nothing afterwards."""
     yield

@@ -44,12 +44,21 @@ from conformance.observe.outputs import observe_logits, observe_outputs
 from conformance.observe.tensor_details import observe_details
 from conformance.observe.usage import observe_usage
 from conformance.results.records import Observation
+from conformance.world.hostile_filesystem import copied
 from conformance.world.hub_world import Served, sourced
 from conformance.world.mapped_files import mapped, watched
-from conformance.world.process import base_state, poisoned_memory, put_back, surrounded
+from conformance.world.process import (
+    base_state,
+    noted_interrupts,
+    poisoned_memory,
+    put_back,
+    surrounded,
+)
 from conformance.world.snapshot import Snapshot, own_temporary_folder
+from conformance.world.source_files import changed_files, source_files
 from conformance.world.standard_input import ended_input
 from conformance.world.threads import load_in_threads
+from conformance_fixtures.write import discard
 
 # The name under which a config object that was given to the load stands among the config's fields.
 PASSED = "(the config passed)"
@@ -74,7 +83,14 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
     Raises:
         TypeError: the loader returned no model.
     """
-    source = case.source()
+    # Others load the same checkpoint meanwhile, and a loader may write to it.
+    copy = copied(case.source()) if "STA-17" in case.clauses else nullcontext(case.source())
+    with copy as source:
+        return _observed(case, source, loader, measured)
+
+
+def _observed(case: Case, source: Path, loader: Loader, measured: bool) -> Loaded:
+    """See `observe`; the checkpoint lies in this folder."""
     model_class = case.model_class()
     options, passed_config = keywords(case, source, model_class)
     given = options_text(options)
@@ -108,7 +124,7 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
     gc.collect()
     torch.manual_seed(SEED)
     with watched() if "MEM-3" in case.clauses else nullcontext() as resident:
-        result, seen = _load(run, case)
+        result, seen = _load(run, case, source)
     seen = replace(
         seen,
         asked=served.requested() if served else {},
@@ -144,22 +160,34 @@ def _facts_of(result: Any) -> dict[str, Any]:
     }
 
 
-def _load(run: Callable[[], Any], case: Case) -> tuple[Any, Observation]:
-    """What the loader returns, and what the load did to the process, which is then restored."""
+def _load(run: Callable[[], Any], case: Case, source: Path) -> tuple[Any, Observation]:
+    """What the loader returns, and what the load did to the process, which is then restored, and
+    to the folder of the checkpoint."""
     result, described = None, None
     # Poisoning memory is a setting of torch, which a loader may set as well.
     poisoned = nullcontext() if "STA-10" in case.clauses else poisoned_memory()
-    with quiet(), surrounded(case.under), ended_input(), own_temporary_folder(), poisoned:
+    with (
+        quiet(),
+        surrounded(case.under),
+        ended_input(),
+        own_temporary_folder(),
+        poisoned,
+        noted_interrupts() as interrupts,
+    ):
         snapshot, peak = Snapshot(whole="STA-11" in case.clauses), _peak_bytes()
+        files = source_files(source)
         with put_back(snapshot):
-            before, started = base_state(snapshot), time.perf_counter()
+            before, started = base_state(), time.perf_counter()
             try:
                 result = run()
-            except (Exception, SystemExit) as exception:
+            except BaseException as exception:
+                # The user's Ctrl-C is none of the loader's, unless the case is about one.
+                if interrupts and "STA-16" not in case.clauses:
+                    raise
                 types = [t.__name__ for t in type(exception).__mro__]
                 described = {"types": types, "message": str(exception)}
             seconds = time.perf_counter() - started
-            changes = snapshot.changes()
+            changes = snapshot.changes() | _written(case, files, source)
             after = base_state(snapshot) | {name: now for name, (_, now) in changes.items()}
             before |= {name: then for name, (then, _) in changes.items()}
         return result, Observation(
@@ -168,6 +196,14 @@ def _load(run: Callable[[], Any], case: Case) -> tuple[Any, Observation]:
             peak_bytes=_peak_bytes() - peak,
             state={"before": before, "after": after},
         )
+
+
+def _written(case: Case, before: dict[str, str], source: Path) -> dict[str, tuple[str, str]]:
+    """What the load did to the folder of the checkpoint, by names of facts of the process."""
+    changed = changed_files(before, source_files(source))
+    if changed and case.folder is None and source == case.source():
+        discard(source)  # it is a fixture, which the next case would find spoilt
+    return {f"checkpoint file {name}": told for name, told in changed.items()}
 
 
 def _described(case: Case, source: Path, result: Any, seen: Observation) -> Observation:

@@ -198,11 +198,11 @@ class Libraries:
         for group in self._groups:
             if not group.same():
                 group.keep()
-        for name, module in list(sys.modules.items()):
-            if name not in self._seen:
-                self._seen.add(name)
-                if isinstance(module, ModuleType) and _is_of(name, self._packages):
-                    self._add_module(name, module)
+        for name in sorted(sys.modules.keys() - self._seen):
+            self._seen.add(name)
+            module = sys.modules.get(name)
+            if isinstance(module, ModuleType) and _is_of(name, self._packages):
+                self._add_module(name, module)
 
     def replaced(self) -> list[str]:
         """The names of the functions, switches and entries of tables that were replaced."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import sys
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -28,9 +31,9 @@ def process_state(snapshot: Snapshot) -> dict[str, Any]:
     return base_state(snapshot) | {name: after for name, (_, after) in changes.items()}
 
 
-def base_state(snapshot: Snapshot) -> dict[str, Any]:
+def base_state(snapshot: Snapshot | None = None) -> dict[str, Any]:
     """The facts of the process that are always told; of libraries and environment variables, what
-    changed since the snapshot."""
+    changed since the snapshot: nothing, if it is being taken."""
     return {
         "default_dtype": str(torch.get_default_dtype()),
         "default_device": str(torch.get_default_device()),
@@ -39,10 +42,10 @@ def base_state(snapshot: Snapshot) -> dict[str, Any]:
         "rng": fingerprint(torch.get_rng_state()),
         "python_rng": _in_a_word(random.getstate()),
         "numpy_rng": _numpy_generator(),
-        "environment": snapshot.variables(),
+        "environment": snapshot.variables() if snapshot else [],
         "warning_filters": _in_a_word(warnings.filters),
         "open_files": _open_files(),
-        "library": snapshot.replaced(),
+        "library": snapshot.replaced() if snapshot else [],
         # Of `standard_input.Ended`, which counts.
         "input_reads": getattr(sys.stdin, "reads", 0),
     }
@@ -57,17 +60,20 @@ def _in_a_word(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 
-def _open_files() -> int:
-    """The open files, without sockets: a client of the Hub keeps its connections to reuse them."""
+def _open_files() -> dict[str, int]:
+    """The open file descriptors, by what they lead to."""
     folder = Path("/proc/self/fd")
-    return sum(map(_is_file, folder.iterdir())) if folder.is_dir() else 0
+    kinds = Counter(map(_kind_of, folder.iterdir() if folder.is_dir() else ()))
+    return {kind: count for kind, count in sorted(kinds.items()) if kind}
 
 
-def _is_file(descriptor: Path) -> bool:
+def _kind_of(descriptor: Path) -> str:
+    """`file`, or `socket`, `pipe` and the like; empty for the descriptor of the listing itself."""
     try:
-        return not str(descriptor.readlink()).startswith("socket:")
-    except OSError:  # the file descriptor of the listing itself
-        return False
+        aim = str(descriptor.readlink())
+    except OSError:
+        return ""
+    return "file" if aim.startswith("/") else aim.partition(":")[0]
 
 
 @contextmanager
@@ -85,6 +91,29 @@ def put_back(snapshot: Snapshot) -> Iterator[None]:
         torch.set_grad_enabled(grad)
         torch.set_num_threads(threads)
         warnings.filters[:] = filters
+
+
+@contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """Within, an interrupt of the process is noted, and raises `KeyboardInterrupt` as ever.
+
+    A loader may raise that error too; then nothing is noted.
+    """
+    noted: list[int] = []
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+
+    def interrupted(number: int, frame: Any) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def _of_module(module: str, members: dict[str, Any]) -> Iterator[Setting]:
 
 
 def _properties(name: str, module: ModuleType) -> Iterator[Setting]:
-    """The settings of a module that is an object with attributes to set, as torch's backends are."""
+    """The settings of a module that has properties to set, as torch's backends have."""
     for attribute, found in vars(type(module)).items():
         if hasattr(type(found), "__set__") and not attribute.startswith("__"):
             read = partial(getattr, module, attribute)

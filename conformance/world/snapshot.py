@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from conformance.world.libraries import ALL, USUAL, libraries
-from conformance.world.settings import same, settings
+from conformance.world.settings import Setting, same, settings
 
 # Threads that may be left, by the name of their class, and why.
 ALLOWED_THREADS = MappingProxyType({"TMonitor": "one a process, of the first progress bar"})
@@ -55,8 +55,11 @@ class Snapshot:
         self._modules = set(sys.modules)
         # Counting takes as long as a load.
         self._frozen = gc.get_freeze_count() if whole else None
-        self._files = set(os.listdir(tempfile.gettempdir()))
+        self._files = _temporary_files()
         self._moves = len(_moves())
+        # What the last comparison found; None before.
+        self._replaced: list[str] | None = None
+        self._differing: list[tuple[Setting, Any]] | None = None
 
     def variables(self) -> list[str]:
         """The names of the environment variables that changed; their values may be secret."""
@@ -65,14 +68,17 @@ class Snapshot:
 
     def replaced(self) -> list[str]:
         """The names of the functions, switches and entries of tables that were replaced."""
-        return self._libraries.replaced()
+        self._replaced = self._libraries.replaced()
+        return self._replaced
 
     def changes(self) -> Changes:
         """What else changed, by name; what is as it was is left out."""
         found: Changes = {}
+        self._differing = []
         for setting, before in self._settings:
             if not same(after := setting.read(), before):
-                found[setting.name] = _shown(before), _shown(after)
+                self._differing.append((setting, before))
+                found[setting.name] = _shown(before, after), _shown(after, before)
         loggers = _loggers()
         for name, before in self._loggers.items():
             if loggers[name] != before:
@@ -84,7 +90,7 @@ class Snapshot:
         for name in sorted(self._modules - set(sys.modules)):
             if name.partition(".")[0] != CODE:
                 found[f"sys.modules {name}"] = "imported", ABSENT
-        for name in sorted(set(os.listdir(tempfile.gettempdir())) - self._files):
+        for name in sorted(_temporary_files() - self._files):
             found[f"temporary file {name}"] = ABSENT, "left"
         if moves := _moves()[self._moves :]:
             found["os.chdir during the load"] = "not called", f"to {moves[0]}"
@@ -94,8 +100,9 @@ class Snapshot:
 
     def put_back(self) -> None:
         """Undo every replacement, and restore what can be set."""
-        self._libraries.put_back()
-        for setting, before in self._settings:
+        if self._replaced != []:
+            self._libraries.put_back()
+        for setting, before in self._settings if self._differing is None else self._differing:
             setting.restore(before)
         for name, (level, disabled, propagate, handlers, filters) in self._loggers.items():
             logger = logging.getLogger(name or None)
@@ -118,6 +125,11 @@ class Snapshot:
         for thread in found:
             thread.join(max(0.0, until - time.monotonic()))
         return [thread for thread in found if thread.is_alive()]
+
+
+def _temporary_files() -> set[str]:
+    """The names of the temporary files."""
+    return {path.name for path in Path(tempfile.gettempdir()).iterdir()}
 
 
 def _loggers() -> dict[str, tuple[int, bool, bool, tuple[Any, ...], tuple[Any, ...]]]:
@@ -147,9 +159,11 @@ def _of_logger(state: tuple[int, bool, bool, tuple[Any, ...], tuple[Any, ...]]) 
     )
 
 
-def _shown(value: Any) -> Any:
-    """The value of a setting as plain data."""
-    return value if isinstance(value, (bool, int, float, str)) else repr(value)[:200]
+def _shown(value: Any, other: Any) -> Any:
+    """The value of a setting as plain data; of a list, what the other list lacks."""
+    if isinstance(value, list) and isinstance(other, list):
+        return f"{len(value)} entries, with {[each for each in value if each not in other]}"
+    return value if isinstance(value, (bool, int, float, str)) else repr(value)
 
 
 def _children() -> set[int]:

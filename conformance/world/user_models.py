@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,14 @@ class FailsInConstructor(LlamaForCausalLM):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         raise OwnError(f"the constructor of {type(self).__name__}")
+
+
+class Interrupted(LlamaForCausalLM):
+    """The user presses Ctrl-C once its modules are made."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        signal.raise_signal(signal.SIGINT)
 
 
 class FailsInInitWeights(LlamaForCausalLM):
