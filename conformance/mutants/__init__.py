@@ -17,6 +17,7 @@ from conformance.mutants import (
     idx,
     inf,
     ini,
+    left_behind,
     map,
     mem,
     mis,
@@ -24,7 +25,6 @@ from conformance.mutants import (
     out,
     pairs,
     plc,
-    process,
     res,
     sizes,
     sta,
@@ -38,7 +38,7 @@ __all__ = ["MUTANTS", "Mutant", "honest"]
 
 STAGES = (
     *(res, idx, fmt, cfg, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use),
-    *(pairs, process, sizes),
+    *(left_behind, pairs, sizes),
 )
 
 

@@ -90,7 +90,7 @@ def put_back(snapshot: Snapshot) -> Iterator[None]:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
         torch.set_num_threads(threads)
-        warnings.filters[:] = filters
+        warnings.filters[:] = filters  # type: ignore[index]
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def _properties(name: str, module: ModuleType) -> Iterator[Setting]:
 def _others() -> Iterator[Setting]:
     """The settings that have no pair of functions."""
     yield Setting("gc.isenabled", gc.isenabled, lambda on: gc.enable() if on else gc.disable())
-    yield Setting("sys.path", lambda: list(sys.path), partial(sys.path.__setitem__, slice(None)))
+    yield Setting("sys.path", _search_path, partial(sys.path.__setitem__, slice(None)))
     yield Setting("os.umask", _umask, os.umask)
     yield Setting("os.getcwd", os.getcwd, os.chdir)
     yield Setting("os.nice", lambda: os.nice(0))
@@ -176,20 +176,32 @@ def _others() -> Iterator[Setting]:
     )
     for number in signal.valid_signals():
         name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-        read, write = partial(signal.getsignal, number), partial(signal.signal, number)
-        yield Setting(f"signal.getsignal({name})", read, write)
+        yield _by_number(f"signal.getsignal({name})", number, signal.getsignal, signal.signal)
     for timer in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
         number = getattr(signal, timer)
-        yield Setting(
-            f"signal.getitimer({timer})",
-            lambda number=number: signal.getitimer(number) != (0.0, 0.0),
-            lambda on, number=number: None if on else signal.setitimer(number, 0.0),
-        )
+        yield _by_number(f"signal.getitimer({timer})", number, _runs, _stop)
     for limit in (name for name in dir(resource) if name.startswith("RLIMIT_")):
-        number = getattr(resource, limit)
-        read, write = partial(resource.getrlimit, number), partial(resource.setrlimit, number)
-        yield Setting(f"resource.getrlimit({limit})", read, write)
+        number, (read, write) = getattr(resource, limit), (resource.getrlimit, resource.setrlimit)
+        yield _by_number(f"resource.getrlimit({limit})", number, read, write)
     yield from _of_torch()
+
+
+def _by_number(
+    name: str, number: int, read: Callable[[int], Any], write: Callable[[int, Any], Any]
+) -> Setting:
+    """A setting whose getter and setter take its number first."""
+    return Setting(name, partial(read, number), partial(write, number))
+
+
+def _runs(timer: int) -> bool:
+    """Whether the timer runs."""
+    return signal.getitimer(timer) != (0.0, 0.0)
+
+
+def _stop(timer: int, ran: bool) -> None:
+    """Stop the timer unless it ran before."""
+    if not ran:
+        signal.setitimer(timer, 0.0)
 
 
 def _of_torch() -> Iterator[Setting]:
@@ -209,9 +221,21 @@ def _of_torch() -> Iterator[Setting]:
         ):
             name = f"torch.{read.__name__}({device})"
             yield Setting(name, partial(read, device), partial(write, device))
-    for stack in ("_len_torch_function_stack", "_len_torch_dispatch_stack"):
-        if hasattr(torch._C, stack):
-            yield Setting(f"torch._C.{stack}", getattr(torch._C, stack))
+    yield Setting("torch.overrides", _function_modes)
+    yield Setting("torch._C._len_torch_dispatch_stack", torch._C._len_torch_dispatch_stack)
+
+
+def _function_modes() -> list[str]:
+    """The modes that change what functions of torch do; a default device is compared itself."""
+    modes = map(torch._C._get_function_stack_at, range(torch._C._len_torch_function_stack()))
+    names = [type(mode).__name__ for mode in modes]
+    return [name for name in names if name != "DeviceContext"]
+
+
+def _search_path() -> list[str]:
+    """`sys.path` without the folder of trusted code: the model may import more of it later."""
+    code = sys.modules.get("transformers.dynamic_module_utils")
+    return [place for place in sys.path if place != getattr(code, "HF_MODULES_CACHE", None)]
 
 
 def _umask() -> int:
