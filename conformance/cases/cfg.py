@@ -24,7 +24,7 @@ LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}
 CASES = [
     Case("cfg/old-names", ("CFG-1", "DTY-1", "INI-1", "OUT-2"), "llama-old-config"),
     Case("cfg/new-names", ("CFG-1", "DTY-1", "INI-1", "OUT-2"), "llama-bf16"),
-    Case("cfg/object", ("CFG-2",), options={"config": ConfigObject()}),
+    Case("cfg/object", ("CFG-2", "CFG-40"), options={"config": ConfigObject()}),
     Case(
         "cfg/object-other-dtype",
         ("CFG-2", "DTY-7"),

@@ -263,3 +263,20 @@ def config_exchanged_for_the_load(load: Load) -> Iterator[None]:
         yield
     finally:
         aside.replace(path)
+
+
+@around("CFG-40", "cfg/object")
+def note_left_on_the_config(load: Load) -> Iterator[None]:
+    """The config object that was passed has an attribute of the loader's afterwards."""
+    yield
+    if "config" in load.options:
+        vars(load.options["config"])["_loaded"] = True
+
+
+@around("CFG-40", "cfg/object")
+def entries_of_the_config_exchanged(load: Load) -> Iterator[None]:
+    """In the config object that was passed, a dict was exchanged for an equal one."""
+    yield
+    for name, value in list(vars(load.options.get("config", load)).items()):
+        if isinstance(value, dict) and "config" in load.options:
+            vars(load.options["config"])[name] = dict(value)

@@ -90,9 +90,9 @@ def _text(value: Any) -> str:
     """A value that a loader could change in place, as text."""
     if isinstance(value, Mapping):
         entries = (f"{_text(key)}: {_text(inner)}" for key, inner in value.items())
-        return f"{type(value).__name__} of {{{', '.join(entries)}}}"
+        return f"{type(value).__name__} at {id(value):x} of {{{', '.join(entries)}}}"
     if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__} of [{', '.join(map(_text, value))}]"
+        return f"{type(value).__name__} at {id(value):x} of [{', '.join(map(_text, value))}]"
     if isinstance(value, torch.Tensor):
         facts = f"{value.dtype} {list(value.shape)} on {value.device}"
         dense = value if value.layout == torch.strided else value.to_dense()

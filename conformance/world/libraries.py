@@ -74,6 +74,7 @@ ALLOWED = MappingProxyType(
         "*_CACHE: *": "memoised",
         "sys.modules: *": "modules are imported; those that are lost are compared",
         "sys.last_*": "the error that the interpreter showed last",
+        "torch.utils._device.CURRENT_DEVICE": "the default device, which is compared itself",
         "time.tzname": "read from the environment",
         "tempfile._name_sequence": "made on first use",
         "tempfile.tempdir": "found on first use",

@@ -29,6 +29,9 @@ from conformance.world.settings import Setting, same, settings
 # Threads that may be left, by the name of their class, and why.
 ALLOWED_THREADS = MappingProxyType({"TMonitor": "one a process, of the first progress bar"})
 
+# Loggers that may change, by how their names begin, and why.
+ALLOWED_LOGGERS = MappingProxyType({"torch._": "set up by torch when it imports its compiler"})
+
 # Seconds in which a thread that is told to end has ended.
 GRACE = 1.0
 
@@ -81,7 +84,7 @@ class Snapshot:
                 found[setting.name] = _shown(before, after), _shown(after, before)
         loggers = _loggers()
         for name, before in self._loggers.items():
-            if loggers[name] != before:
+            if loggers[name] != before and not name.startswith(tuple(ALLOWED_LOGGERS)):
                 found[f"logger {name}"] = _of_logger(before), _of_logger(loggers[name])
         for thread in self._new_threads():
             found[f"thread {thread.name}"] = ABSENT, "daemon" if thread.daemon else "not a daemon"

@@ -87,7 +87,10 @@ def test_a_replaced_function_is_named_and_put_back() -> None:
 
     nn.Module.register_buffer = lambda *given: None  # type: ignore[method-assign, assignment]
     torch.linspace = torch.arange
-    assert library.replaced() == ["torch.linspace", "torch.nn.modules.module.Module.register_buffer"]
+    assert library.replaced() == [
+        "torch.linspace",
+        "torch.nn.modules.module.Module.register_buffer",
+    ]
 
     library.put_back()
     assert (nn.Module.register_buffer, torch.linspace) == originals
