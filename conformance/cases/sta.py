@@ -46,6 +46,7 @@ def _refused(name: str, clause: str, fault: str, *names: str, **more: Any) -> Ca
 
 CASES = [
     Case("sta/success", ("STA-1", *PROCESS), "llama-bf16-2"),
+    Case("sta/ends", ("STA-18",)),
     Case("sta/success-missing", ("STA-1", *PROCESS), faults=("missing-head",)),
     Case("sta/success-map", ("STA-1", *PROCESS), "llama-bf16-2", options=PLACED),
     _refused("no-weights", "RES-4", "no-weights", "model.safetensors"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from conformance.cases.folder_kinds import notes
 from conformance.commands.arguments.shared import HarnessError, UsageError
 from conformance.commands.selection import model_class, own_of, refuse_code, selected
 from conformance.deviations import deviations, stale
-from conformance.judge.session import Session, header, judge_all, open_session
+from conformance.judge.apart import judge_apart
+from conformance.judge.session import Session, find_session, header, judge_all, open_session
 from conformance.observe.loaders import UnknownLoader
 from conformance.report.console import progress, show, summary
 from conformance.report.markdown import comment
@@ -81,12 +83,12 @@ def check(
     Raises:
         UnknownLoader: `loader_name` names none.
     """
-    session = open_session(loader_name, device)
+    session, verdicts = _judging(cases, loader_name, device)
     folder = run_folder(out, session.target)
     results: list[Result] = []
     selection = {"impacts": list(shown.impacts)} if shown.impacts else {}
     with recording(folder, header(session) | selection) as recorder:
-        for result in filter(shown.has, progress(judge_all(cases, session), len(cases))):
+        for result in filter(shown.has, progress(verdicts, len(cases))):
             recorder.result(result)
             results.append(result)
         complaints = [] if shown.impacts else _stale(results, session)
@@ -101,6 +103,18 @@ def check(
     else:
         show(results, complaints, _foot(results, session, folder, judged))
     return code
+
+
+def _judging(
+    cases: Sequence[Case], loader_name: str, device: str
+) -> tuple[Session, Iterable[Result]]:
+    """The session and its verdicts. Stock and the reference are judged in this process; another
+    loader in a process apart, which it may end: not on a GPU, which no fork can use."""
+    if loader_name in ("stock", "reference") or device != "cpu" or not hasattr(os, "fork"):
+        session = open_session(loader_name, device)
+        return session, judge_all(cases, session)
+    session = find_session(loader_name, device)
+    return session, judge_apart(cases, session)
 
 
 def _stale(results: Sequence[Result], session: Session) -> list[str]:

@@ -16,6 +16,7 @@ from conformance.commands.arguments.shared import UsageError
 from conformance.commands.selection import known_clauses
 from conformance.deviations import deviations
 from conformance.judge import session as judging
+from conformance.judge.apart import judge_apart
 from conformance.judge.session import Session, judge, open_session, rerun
 from conformance.judge.verdict import verdict
 from conformance.mutants import MUTANTS, Mutant, honest
@@ -25,6 +26,9 @@ from conformance.report.console import console, progress
 from conformance.report.explanation import explanation
 from conformance.results.records import AGREE, KNOWN, Observation, Result
 from conformance.spec import clauses
+
+# Seconds in which a load of a tiny checkpoint must have ended, on a busy machine too.
+SECONDS = 20.0
 
 # Cases a mutant is tried on: some clauses have a hundred, and the table is no better for them.
 MOST_CASES = 8
@@ -70,7 +74,11 @@ class Bench:
         cases.sort(key=lambda case: case.id != mutant.case)
         cases = cases[:MOST_CASES]
         session = self._session_of_mutant(mutant.loader, mutant.name)
-        caught = [caught_by(mutant, self._verdict(case, session), session) for case in cases]
+        if mutant.ends:
+            verdicts = list(judge_apart(cases, session, SECONDS, prepared=True))
+        else:
+            verdicts = [self._verdict(case, session) for case in cases]
+        caught = [caught_by(mutant, each, session) for each in verdicts]
         clauses = dict.fromkeys(clause for each in caught for clause in each)
         return Trial(mutant, tuple(clauses), sum(map(bool, caught)), len(cases))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from conformance.results.records import Divergence, Observation
+from conformance.results.records import NO_MODEL, Divergence, Observation
 from conformance.spec import clause_for
 
 # Fact of a tensor to the kind of divergence in it.
@@ -57,6 +57,8 @@ def compare(
 def _compared(
     expected: Observation, actual: Observation, names: tuple[str, ...], acceptable: bool
 ) -> list[Divergence]:
+    if (told := _no_exception(expected, actual)) is not None:
+        return [told, *_state(actual)]
     if expected.exception is not None:
         return [*_rejections(expected.exception, actual.exception, names), *_state(actual)]
     if actual.exception is not None:
@@ -77,6 +79,19 @@ def _compared(
         *_state(actual),
         *_mapping("state", _left(expected), _left(actual)),
     ]
+
+
+def _no_exception(expected: Observation, actual: Observation) -> Divergence | None:
+    """What a loader did that neither returned a model nor raised an exception of its caller's."""
+    raised = actual.exception
+    if raised is None or (expected.exception or {}).get("types") == raised["types"]:
+        return None
+    described = f"{raised['types'][0]}: {raised['message']}"
+    if NO_MODEL in raised["types"]:
+        return Divergence("no-model", "(load)", "a model, or an exception", described)
+    if "Exception" not in raised["types"]:
+        return Divergence("exit", "(load)", "a model, or an exception", described)
+    return None
 
 
 def _rejections(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES
 from conformance.judge import diagnose
-from conformance.judge.verdict import Judged, blank, verdict
+from conformance.judge.verdict import Judged, blank, ended, verdict
 from conformance.observe.baseline import baseline
 from conformance.observe.loaders import Loader, find, reference
 from conformance.observe.observe import observe, warm_up
@@ -21,7 +21,14 @@ from conformance.results.records import DIVERGE, ERROR, SKIP, Observation, Resul
 from conformance.world.gpus import described, lacks, prepare
 from conformance.world.hub_world import stay_offline
 
+# Whose load it is that begins.
+REFERENCE, LOADER = "reference", "loader"
+
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "huggingface_hub")
+
+
+def _nobody(who: str) -> None:
+    """Nobody is told whose load begins."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,29 @@ def open_session(loader_name: str, device: str = "cpu") -> Session:
     Raises:
         UnknownLoader: see `loaders.find`.
     """
+    session = find_session(loader_name, device)
+    prepare_session(session)
+    return session
+
+
+def find_session(loader_name: str, device: str = "cpu") -> Session:
+    """Find the loader; nothing is loaded yet.
+
+    Raises:
+        UnknownLoader: see `loaders.find`.
+    """
+    return Session(loader_name, find(loader_name), version("transformers"), device)
+
+
+def prepare_session(session: Session, loading: Callable[[str], None] = _nobody) -> None:
+    """Load once with both; `loading` is told who loads, as in `judge`."""
     # A path that is no folder must not become a request to a Hub.
     stay_offline()
-    prepare(device)
-    session = Session(loader_name, find(loader_name), version("transformers"), device)
+    prepare(session.device)
     first = next(case for case in CASES if case.greedy)
-    warm_up(first, reference, session.loader)
-    return session
+    for name, loader in ((REFERENCE, reference), (LOADER, session.loader)):
+        loading(name)
+        warm_up(first, loader)
 
 
 def judge_all(cases: Iterable[Case], session: Session) -> Iterator[Result]:
@@ -65,8 +88,14 @@ def judge_all(cases: Iterable[Case], session: Session) -> Iterator[Result]:
         yield judge(case, session)
 
 
-def judge(case: Case, session: Session) -> Result:
-    """The verdict on one case. Raises nothing for what a loader does."""
+def judge(case: Case, session: Session, loading: Callable[[str], None] = _nobody) -> Result:
+    """The verdict on one case. Raises nothing for what a loader does.
+
+    Args:
+        case: what is loaded.
+        session: the loader that is judged.
+        loading: is told before each load whose it is, `REFERENCE` or `LOADER`.
+    """
     started = time.perf_counter()
     line = rerun(case, session)
     if case.unfit:
@@ -74,15 +103,22 @@ def judge(case: Case, session: Session) -> Result:
     if lacking := lacks(case):
         return replace(blank(case, session.judged, line), status=SKIP, reason=lacking)
     try:
+        loading(REFERENCE)
         expected = expectation(case)
         plain = baseline_of(case)
-        judged = observe(case, session.loader)
     except Exception as cause:
         reason = f"{type(cause).__name__}: {cause}"
-        result = replace(blank(case, session.judged, line), status=ERROR, reason=reason)
+        return replace(blank(case, session.judged, line), status=ERROR, reason=reason)
+    try:
+        loading(LOADER)
+        judged = observe(case, session.loader)
+    except Exception as cause:  # the reference's model could be observed
+        told = f"{type(cause).__name__}: {cause}"
+        result = ended(blank(case, session.judged, line), session.judged, "no-model", told)
     else:
         result = verdict(case, expected, judged.observation, session.judged, line, baseline=plain)
         if result.status == DIVERGE:
+            loading(LOADER)  # its model runs once more
             explained = diagnose.explain(case, result.divergences, judged.model)
             result = replace(result, divergences=explained)
     return replace(result, seconds=round(time.perf_counter() - started, 4))

@@ -28,7 +28,7 @@ from conformance.results.records import (
     Observation,
     Result,
 )
-from conformance.spec import clauses
+from conformance.spec import clause_for, clauses
 
 # What the reference may raise: an error of its own, one of a model class of ours (STA-6), or what
 # Python raises on SIGINT (STA-16).
@@ -82,6 +82,21 @@ def verdict(
         divergences = _of_a_race(case, divergences)
     result = replace(result, divergences=divergences, digest=digest(actual))
     return classified(result, judged)
+
+
+def ended(result: Result, judged: Judged, kind: str, told: str) -> Result:
+    """The verdict on a load that left nothing to observe: the process ended, or did not answer.
+
+    Args:
+        result: that of `blank`.
+        judged: the judged loader.
+        kind: `crash`, `hang` or `no-model`.
+        told: what happened.
+    """
+    clause = clause_for(kind, result.clauses, "(load)")
+    wanted = "a model, or an exception"
+    found = Divergence(kind, "(load)", wanted, told, clause)
+    return classified(replace(result, divergences=(found,)), judged)
 
 
 def _of_a_race(case: Case, found: Sequence[Divergence]) -> tuple[Divergence, ...]:

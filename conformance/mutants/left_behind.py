@@ -16,12 +16,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from conformance.mutants.planting import Act, Load, Mutant, around
+from conformance.mutants.planting import Act, Load, Mutant, around, coming_out
 
 CASE, MAP = "sta/success", "sta/success-map"
 REFUSED = "sta/refuses-wrong-shape"
@@ -280,3 +281,56 @@ def entries_of_the_config_exchanged(load: Load) -> Iterator[None]:
     for name, value in list(vars(load.options.get("config", load)).items()):
         if isinstance(value, dict) and "config" in load.options:
             vars(load.options["config"])[name] = dict(value)
+
+
+@around("STA-18", "sta/ends")
+def program_ended(load: Load) -> Iterator[None]:
+    """The loader raises `SystemExit` once it has loaded."""
+    yield
+    sys.exit("loaded")
+
+
+@around("STA-18", "sta/ends")
+def interrupt_made_up(load: Load) -> Iterator[None]:
+    """The loader raises `KeyboardInterrupt`, and nobody pressed Ctrl-C."""
+    yield
+    raise KeyboardInterrupt
+
+
+@coming_out("STA-18", "sta/ends")
+def state_dict_returned(load: Load) -> None:
+    """The loader returns the state dict of the model."""
+    load.result = load.model.state_dict()
+
+
+@coming_out("STA-18", "sta/ends")
+def nothing_returned(load: Load) -> None:
+    """The loader returns an empty tuple."""
+    load.result = ()
+
+
+def _process_ended(load: Load) -> Iterator[None]:
+    """The loader ends the process."""
+    yield
+    os._exit(3)
+
+
+def _process_killed(load: Load) -> Iterator[None]:
+    """The loader reads memory that is not there, and the system ends the process."""
+    yield
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _never_returned(load: Load) -> Iterator[None]:
+    """The loader waits for a lock that nobody holds."""
+    yield
+    threading.Event().wait()
+
+
+def _ending(generate: Callable[[Load], Iterator[None]]) -> Mutant:
+    """A mutant that ends its process, or blocks it for ever."""
+    name = generate.__name__.removeprefix("_")
+    return replace(around("STA-18", "sta/ends")(generate), name=name, ends=True)
+
+
+MUTANTS = tuple(map(_ending, (_process_ended, _process_killed, _never_returned)))

@@ -80,6 +80,7 @@ class Mutant:
         loader: the loader.
         of: the loader that the fault is planted in: stock, or the reference for a fault that
             stock has itself.
+        ends: whether it ends its process, or blocks it for ever.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Mutant:
     fault: str
     loader: Loader
     of: Loader = stock
+    ends: bool = False
 
 
 Act = Callable[[Load], None]

@@ -17,7 +17,7 @@ def model_of(result: Any) -> nn.Module:
     Raises:
         TypeError: the loader returned no model.
     """
-    model = result[0] if isinstance(result, tuple) else result
+    model = result[0] if isinstance(result, tuple) and result else result
     if not isinstance(model, nn.Module):
         raise TypeError(f"the loader returned {type(model).__name__}, no module")
     return model

@@ -43,7 +43,7 @@ from conformance.observe.loaders import Loader
 from conformance.observe.outputs import observe_logits, observe_outputs
 from conformance.observe.tensor_details import observe_details
 from conformance.observe.usage import observe_usage
-from conformance.results.records import Observation
+from conformance.results.records import NO_MODEL, Observation
 from conformance.world.hostile_filesystem import copied
 from conformance.world.hub_world import Served, sourced
 from conformance.world.mapped_files import mapped, watched
@@ -79,9 +79,6 @@ def observe(case: Case, loader: Loader, measured: bool = False) -> Loaded:
         case: what to load, and by its clauses which facts are needed beyond the usual ones.
         loader: what loads.
         measured: whether to note how close the logits are to float64 (`float64.accuracy`).
-
-    Raises:
-        TypeError: the loader returned no model.
     """
     # Others load the same checkpoint meanwhile, and a loader may write to it.
     copy = copied(case.source()) if "STA-17" in case.clauses else nullcontext(case.source())
@@ -132,6 +129,8 @@ def _observed(case: Case, source: Path, loader: Loader, measured: bool) -> Loade
         resident_bytes=resident.peak if resident else None,
     )
     seen = _with_options(seen, given, options_text(options))
+    if seen.exception is None and (told := _no_model(result)):
+        seen = replace(seen, exception={"types": [NO_MODEL], "message": told})
     if seen.exception is not None:
         return Loaded(seen, None)
     seen = replace(seen, state={**seen.state, "left": _left(options)})
@@ -142,6 +141,15 @@ def _observed(case: Case, source: Path, loader: Loader, measured: bool) -> Loade
             seen = replace(seen, config={**seen.config, PASSED: unchanged(*passed_config)})
         seen = _with_outputs(case, model, seen, measured)
         return Loaded(_with_usage(case, source, loader, seen), model)
+
+
+def _no_model(result: Any) -> str:
+    """What the loader returned instead of a model; "" if it is one."""
+    try:
+        model_of(result)
+    except TypeError as told:
+        return str(told)
+    return ""
 
 
 def _facts_of(result: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from conformance.cases.case import Case
 from conformance.cases.own import Own
 from conformance.judge.changes import Outcome
-from conformance.judge.verdict import Judged, blank, verdict
+from conformance.judge.verdict import Judged, blank, ended, verdict
 from conformance.observe.baseline import baseline
 from conformance.releases.prober import NotObserved, Probe, TargetUnusable
 from conformance.releases.targets import Target
@@ -99,15 +99,19 @@ def _outcome(case: Case, probe: Probe, judged: Judged, work: Work) -> Outcome:
     if unfit := case.unfit or _code_that_some_release_runs(case, work.own):
         result = replace(blank(case, judged, work.rerun(case)), status=ERROR, reason=unfit)
         return Outcome(case, result)
+    nothing = blank(case, judged, work.rerun(case))
     try:
-        expected, actual = (
-            _observed(case, probe, loader, work.measured) for loader in ("reference", "stock")
-        )
+        expected = _observed(case, probe, "reference", work.measured)
         plain = baseline(case)
         against = None if plain is None else _observed(plain, probe, "reference", work.measured)
     except (NotObserved, TargetUnusable) as cause:
-        result = replace(blank(case, judged, work.rerun(case)), status=ERROR, reason=str(cause))
-        return Outcome(case, result)
+        return Outcome(case, replace(nothing, status=ERROR, reason=f"the reference: {cause}"))
+    try:
+        actual = _observed(case, probe, "stock", work.measured)
+    except NotObserved as cause:
+        return Outcome(case, ended(nothing, judged, cause.kind, str(cause)))
+    except TargetUnusable as cause:
+        return Outcome(case, replace(nothing, status=ERROR, reason=str(cause)))
     seconds = round(time.perf_counter() - started, 4)
     result = verdict(case, expected, actual, judged, work.rerun(case), baseline=against)
     return Outcome(case, replace(result, seconds=seconds), actual)
@@ -127,7 +131,4 @@ def _observed(case: Case, probe: Probe, loader: str, measured: bool) -> Observat
     """One load; where memory is measured, in a process of its own, so that the peak is its own."""
     if measured and case.folder is not None:
         probe.stop()
-    try:
-        return probe.observe(case.id, loader)
-    except NotObserved as cause:
-        raise NotObserved(f"{loader}: {cause}") from cause
+    return probe.observe(case.id, loader)

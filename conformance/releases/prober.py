@@ -27,7 +27,15 @@ LOAD_SECONDS = 300.0
 
 
 class NotObserved(RuntimeError):
-    """A load left no observation: its process crashed, was killed, or exceeded the time limit."""
+    """A load left no observation: its process crashed, was killed, or exceeded the time limit.
+
+    Attributes:
+        kind: of divergence that it is, `crash` or `hang`.
+    """
+
+    def __init__(self, told: str, kind: str = "crash") -> None:
+        super().__init__(told)
+        self.kind = kind
 
 
 class TargetUnusable(RuntimeError):
@@ -144,7 +152,7 @@ class _Process:
             selector.register(self._out, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 if not selector.select(max(0.0, until - time.monotonic())):
-                    raise NotObserved(f"no answer within {seconds:g} seconds")
+                    raise NotObserved(f"no answer within {seconds:g} seconds", "hang")
                 chunk = os.read(self._out.fileno(), 1 << 20)
                 if not chunk:
                     raise NotObserved(self._ending())

@@ -51,6 +51,10 @@ OF_KIND = {
     "module": WRONG_MODEL,  # a hook, an attribute, a shared config
     "generation-config": WRONG_MODEL,  # other tokens
     "rejected": FAILS,
+    "crash": FAILS,  # the process ends
+    "hang": FAILS,
+    "exit": FAILS,  # SystemExit and the like, which end the process too
+    "no-model": FAILS,
     "use": FAILS,  # what a user does with a model does not do it
     "device": FAILS,  # left on meta, or not where the forward looks for it
     "accepted": ACCEPTS_BAD,

@@ -14,6 +14,9 @@ from conformance.results.impacts import gravest, of_kind
 
 SCHEMA = 1
 
+# The type of what is noted as the exception of a load that returned something that is no model.
+NO_MODEL = "NoModel"
+
 AGREE, DIVERGE, KNOWN, SKIP, ERROR = "agree", "diverge", "known", "skip", "error"
 
 
