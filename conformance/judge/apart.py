@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -51,34 +50,67 @@ def judge_apart(
         prepared: whether this process has loaded before, on one thread.
     """
     with tempfile.TemporaryDirectory(prefix="conformance-apart-") as folder:
-        start = partial(_Apart, _Work(cases, session, folder, prepared), seconds)
-        apart: _Apart | None = None
+        judge_one = _Judge(_Work(cases, session, folder, prepared), seconds)
         try:
-            for number, case in enumerate(cases):
-                for attempt in (1, 2):
-                    apart, fresh = apart or start(), apart is None
-                    result = apart.judge(number)
-                    if isinstance(result, Result):
-                        break
-                    apart.end()
-                    apart = None
-                    ours, told, kind = result
-                    if not ours or fresh or attempt == 2:
-                        result = _told(case, session, ours, kind, told)
-                        break
-                assert isinstance(result, Result)
-                yield result
+            yield from map(judge_one, range(len(cases)))
         finally:
-            if apart is not None:
-                apart.end()
+            judge_one.end()
 
 
-def _told(case: Case, session: Session, ours: bool, kind: str, told: str) -> Result:
+class _Judge:
+    """Has a process apart judge one case after the other; starts another when it ended."""
+
+    def __init__(self, work: _Work, seconds: float) -> None:
+        self._work = work
+        self._seconds = seconds
+        self._apart: _Apart | None = None
+
+    def __call__(self, number: int) -> Result:
+        """The verdict on a case."""
+        fresh = self._apart is None
+        found = self._attempt(number)
+        if isinstance(found, _Ending) and found.ours and not fresh:
+            found = self._attempt(number)  # the loader may have spoilt the process
+        if isinstance(found, Result):
+            return found
+        return _told(self._work.cases[number], self._work.session, found)
+
+    def _attempt(self, number: int) -> Result | _Ending:
+        """The verdict on a case, or how the process ended, which then is no more."""
+        self._apart = self._apart or _Apart(self._work, self._seconds)
+        found = self._apart.judge(number)
+        if isinstance(found, _Ending):
+            self.end()
+        return found
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self._apart is not None:
+            self._apart.end()
+        self._apart = None
+
+
+def _told(case: Case, session: Session, ending: _Ending) -> Result:
     """The verdict on a load that ended its process, or did not end."""
     result = blank(case, session.judged, rerun(case, session))
-    if ours:
-        return replace(result, status=ERROR, reason=f"the reference: {told}")
-    return ended(result, session.judged, kind, told)
+    if ending.ours:
+        return replace(result, status=ERROR, reason=f"the reference: {ending.told}")
+    return ended(result, session.judged, ending.kind, ending.told)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How a process ended, or was found to block.
+
+    Attributes:
+        ours: whether the reference was loading.
+        kind: of divergence that it is, `crash` or `hang`.
+        told: in words.
+    """
+
+    ours: bool
+    kind: str
+    told: str
 
 
 @dataclass(frozen=True)
@@ -102,19 +134,18 @@ class _Apart:
         self._process.start()
         there.close()
 
-    def judge(self, number: int) -> Result | tuple[bool, str, str]:
-        """The verdict on a case; if there is none: whether the reference was loading, what
-        happened, and the kind of divergence that it is."""
+    def judge(self, number: int) -> Result | _Ending:
+        """The verdict on a case, or how the process ended."""
         ours, limit = False, STARTING
         with suppress(BrokenPipeError):
             self._here.send(number)
         while True:
             if not self._here.poll(limit):
-                return ours, f"no answer within {limit:g} seconds", "hang"
+                return _Ending(ours, "hang", f"no answer within {limit:g} seconds")
             try:
                 message: Any = self._here.recv()
             except (EOFError, ConnectionResetError):
-                return ours, self._ending(), "crash"
+                return _Ending(ours, "crash", self._ending())
             if isinstance(message, Result):
                 return message
             ours, limit = message == REFERENCE, self._seconds

@@ -89,7 +89,7 @@ def _no_exception(expected: Observation, actual: Observation) -> Divergence | No
     described = f"{raised['types'][0]}: {raised['message']}"
     if NO_MODEL in raised["types"]:
         return Divergence("no-model", "(load)", "a model, or an exception", described)
-    if "Exception" not in raised["types"]:
+    if "BaseException" in raised["types"] and "Exception" not in raised["types"]:
         return Divergence("exit", "(load)", "a model, or an exception", described)
     return None
 

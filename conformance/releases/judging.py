@@ -109,7 +109,9 @@ def _outcome(case: Case, probe: Probe, judged: Judged, work: Work) -> Outcome:
     try:
         actual = _observed(case, probe, "stock", work.measured)
     except NotObserved as cause:
-        return Outcome(case, ended(nothing, judged, cause.kind, str(cause)))
+        # To `compare` it is one more way to refuse a checkpoint.
+        seen = Observation(exception={"types": [cause.kind], "message": str(cause)})
+        return Outcome(case, ended(nothing, judged, cause.kind, str(cause)), seen)
     except TargetUnusable as cause:
         return Outcome(case, replace(nothing, status=ERROR, reason=str(cause)))
     seconds = round(time.perf_counter() - started, 4)
