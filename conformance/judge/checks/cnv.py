@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from conformance.cases.case import Case
 from conformance.judge.checks.evidence import Evidence, check, unless_equal
 from conformance.judge.checks.stored import weight_files
 from conformance.results.fingerprint import fingerprints
@@ -21,7 +22,7 @@ MATRICES = {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)}
 @check("CNV-1")
 def experts_stacked(seen: Evidence) -> Iterator[Divergence]:
     """Each merged tensor of experts is the stack of the stored ones, by their numbers."""
-    stored = _stored(seen.folder)
+    stored = _stored(seen.case, seen.folder)
     for name, facts in seen.of_kind("parameter").items():
         merged = re.fullmatch(r"(.*layers\.\d+\.).*\.experts\.(\w+_proj)", name)
         if merged is None:
@@ -35,9 +36,9 @@ def experts_stacked(seen: Evidence) -> Iterator[Divergence]:
         yield from unless_equal("values", name, digest, facts["fingerprint"])
 
 
-def _stored(folder: Path) -> dict[str, torch.Tensor]:
+def _stored(case: Case, folder: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-    for path in weight_files(folder):
+    for path in weight_files(case, folder):
         with safe_open(path, framework="pt") as file:
             found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no mapping
     return found

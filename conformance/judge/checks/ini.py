@@ -64,7 +64,7 @@ def initialised_memory(seen: Evidence) -> Iterator[Divergence]:
         if facts["device"] == "meta" and not _offloads(seen):
             yield Divergence("device", name, "a device with memory", "meta")
     for name, facts in seen.observation.details.items():
-        if facts["nan"] and facts["object"] == name and not has_nan(seen.folder, name):
+        if facts["nan"] and facts["object"] == name and not has_nan(seen.case, seen.folder, name):
             yield Divergence("values", name, "initialised memory", "uninitialised memory")
 
 

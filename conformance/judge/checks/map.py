@@ -14,7 +14,7 @@ def stored_bits(seen: Evidence) -> Iterator[Divergence]:
     """Each parameter that a file stores has the stored bits, cast once to the parameter's dtype."""
     parameters = seen.of_kind("parameter")
     dtypes = {name: facts["dtype"] for name, facts in parameters.items()}
-    for path, keys in files_of(seen.folder, dtypes).items():
+    for path, keys in files_of(seen.case, seen.folder, dtypes).items():
         mine = {key: dtypes[key] for key in keys}
         for key, (shape, fingerprint) in cast(path, mine).items():
             facts = parameters[key]

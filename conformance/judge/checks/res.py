@@ -36,7 +36,7 @@ def served_from_cache(seen: Evidence) -> Iterator[Divergence]:
             yield Divergence("state", name, "not asked for", f"asked for, {sent} bytes sent")
         elif not forced and (seen.folder / name).is_file() and _matches(name, hub.cached):
             yield from unless_equal("state", name, "0 bytes sent", f"{sent} bytes sent")
-    for path in weight_files(seen.folder) if forced else ():
+    for path in weight_files(seen.case, seen.folder) if forced else ():
         size, found = path.stat().st_size, asked.get(path.name, 0)
         yield from unless_equal("state", path.name, f"{size} bytes sent", f"{found} bytes sent")
 

@@ -10,31 +10,49 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from conformance.cases.case import Case
 from conformance.results.fingerprint import PART, fingerprints
+from reference_loader.options import Options
+from reference_loader.source.checkpoint import Checkpoint, locate, of_file
+
+# The options by which a load chooses among the weight files of a folder.
+CHOOSING = ("variant", "use_safetensors")
 
 # Shape and fingerprint of a tensor.
 Stored = tuple[list[int], str]
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of the folder."""
-    return sorted(folder.glob("*.safetensors"))
+def weight_files(case: Case, folder: Path) -> list[Path]:
+    """The safetensors files that are read, as the plan has them: a folder may hold others."""
+    return sorted(path for path in _chosen(case, folder).files if path.suffix == ".safetensors")
 
 
-def files_of(folder: Path, names: Iterable[str]) -> dict[Path, list[str]]:
+def files_of(case: Case, folder: Path, names: Iterable[str]) -> dict[Path, list[str]]:
     """Each safetensors file that is read, with those of the names that are read from it (RES-1).
 
     An index says which; a copy of a tensor in another shard is none of the checkpoint (IDX-2).
     """
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").exists() or not index.exists():
-        return {path: list(names) for path in weight_files(folder)}
-    where = json.loads(index.read_text("utf-8"))["weight_map"]
+    index = _chosen(case, folder).index
+    if index is None:
+        return {path: list(names) for path in weight_files(case, folder)}
     found: dict[Path, list[str]] = {}
     for name in names:
-        if name in where:
-            found.setdefault(folder / where[name], []).append(name)
+        if name in index.shard_of and index.shard_of[name].suffix == ".safetensors":
+            found.setdefault(index.shard_of[name], []).append(name)
     return found
+
+
+def _chosen(case: Case, folder: Path) -> Checkpoint:
+    """Which files a load of the case reads: the first step of the plan."""
+    if case.given and case.hub is None:
+        return of_file(folder / case.given, "the file given")
+    kept = {name: case.options[name] for name in CHOOSING if name in case.options}
+    place = folder / case.options.get("subfolder", "")
+    try:
+        named = json.loads((place / "config.json").read_text("utf-8")).get("transformers_weights")
+    except OSError:  # the config is an option of the load
+        named = None
+    return locate(place, Options.of(kept), named)
 
 
 def cast(path: Path, dtypes: Mapping[str, str]) -> dict[str, Stored]:
@@ -67,9 +85,9 @@ def _cast(path: Path, written: int, dtypes: tuple[tuple[str, str], ...]) -> dict
     return found
 
 
-def has_nan(folder: Path, name: str) -> bool:
+def has_nan(case: Case, folder: Path, name: str) -> bool:
     """Whether the checkpoint stores NaN for the tensor; its key may lack a prefix or have one."""
-    for path in weight_files(folder):
+    for path in weight_files(case, folder):
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118  no mapping
                 same = f".{key}".endswith(f".{name}") or f".{name}".endswith(f".{key}")
