@@ -15,10 +15,11 @@ from torch import nn
 
 from conformance.cases.case import Case
 from conformance.observe.loaders import reference
-from conformance.observe.observe import observe, quiet
+from conformance.observe.observe import observe
 from conformance.observe.outputs import example_inputs, forward
 from conformance.results.fingerprint import fingerprint
 from conformance.results.records import Divergence
+from conformance.world.messages import quiet
 
 
 def explain(

@@ -57,6 +57,18 @@ def compare(
 def _compared(
     expected: Observation, actual: Observation, names: tuple[str, ...], acceptable: bool
 ) -> list[Divergence]:
+    return [*_secrets(actual), *_of_the_load(expected, actual, names, acceptable)]
+
+
+def _secrets(actual: Observation) -> Iterator[Divergence]:
+    """Where the loader told the token of its caller."""
+    for place in actual.messages.get("secret", ()):
+        yield Divergence("secret", place, "no token", "the token of the caller")
+
+
+def _of_the_load(
+    expected: Observation, actual: Observation, names: tuple[str, ...], acceptable: bool
+) -> list[Divergence]:
     if (told := _no_exception(expected, actual)) is not None:
         return [told, *_state(actual)]
     if expected.exception is not None:
@@ -74,6 +86,7 @@ def _compared(
         *_mapping("config", expected.config, actual.config),
         *_mapping("generation-config", expected.generation_config, actual.generation_config),
         *_mapping("device-map", expected.device_map, actual.device_map),
+        *_mapping("type", _types(expected, actual), _types(actual, expected)),
         *_mapping("output", expected.outputs, actual.outputs),
         *_mapping("gradient", _gradients(expected), _gradients(actual)),
         *_state(actual),
@@ -140,6 +153,13 @@ def _info(
 
 def _given(info: Mapping[str, Any] | None) -> str:
     return "none" if info is None else "given"
+
+
+def _types(observation: Observation, other: Observation) -> dict[str, str]:
+    """Types of what both have; that one of them lacks something is a divergence of its own."""
+    return {
+        name: told for name, told in observation.types.items() if told and other.types.get(name)
+    }
 
 
 def _classes(observation: Observation, other: Observation) -> dict[str, str]:

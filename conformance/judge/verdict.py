@@ -109,7 +109,7 @@ def _of_fresh(expected: Observation, found: Sequence[Divergence]) -> tuple[Diver
     info = expected.info or {}
     missing = set(info.get("missing_keys", {}).get("values", ()))
     return tuple(
-        replace(d, clause="MIS-1")
+        replace(d, clause="MIS-2")
         if d.kind == "values" and d.where in missing and clauses()[d.clause].stage in STORED
         else d
         for d in found

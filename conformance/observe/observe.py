@@ -7,14 +7,11 @@ transformers and our own packages.
 from __future__ import annotations
 
 import gc
-import io
-import logging
 import resource
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +40,12 @@ from conformance.observe.loaders import Loader
 from conformance.observe.outputs import observe_logits, observe_outputs
 from conformance.observe.tensor_details import observe_details
 from conformance.observe.usage import observe_usage
+from conformance.observe.value_types import observe_types
 from conformance.results.records import NO_MODEL, Observation
 from conformance.world.hostile_filesystem import copied
 from conformance.world.hub_world import Served, sourced
 from conformance.world.mapped_files import mapped, watched
+from conformance.world.messages import Messages, quiet
 from conformance.world.process import (
     base_state,
     noted_interrupts,
@@ -175,7 +174,7 @@ def _load(run: Callable[[], Any], case: Case, source: Path) -> tuple[Any, Observ
     # Poisoning memory is a setting of torch, which a loader may set as well.
     poisoned = nullcontext() if "STA-10" in case.clauses else poisoned_memory()
     with (
-        quiet(),
+        quiet() as messages,
         surrounded(case.under),
         ended_input(),
         own_temporary_folder(),
@@ -185,6 +184,7 @@ def _load(run: Callable[[], Any], case: Case, source: Path) -> tuple[Any, Observ
         snapshot, peak = Snapshot(whole="STA-11" in case.clauses), _peak_bytes()
         files = source_files(source)
         with put_back(snapshot):
+            messages.clear()
             before, started = base_state(), time.perf_counter()
             try:
                 result = run()
@@ -195,6 +195,7 @@ def _load(run: Callable[[], Any], case: Case, source: Path) -> tuple[Any, Observ
                 types = [t.__name__ for t in type(exception).__mro__]
                 described = {"types": types, "message": str(exception)}
             seconds = time.perf_counter() - started
+            told = _told(case, messages, str(described))
             changes = snapshot.changes() | _written(case, files, source)
             after = base_state(snapshot) | {name: now for name, (_, now) in changes.items()}
             before |= {name: then for name, (then, _) in changes.items()}
@@ -203,7 +204,17 @@ def _load(run: Callable[[], Any], case: Case, source: Path) -> tuple[Any, Observ
             seconds=seconds,
             peak_bytes=_peak_bytes() - peak,
             state={"before": before, "after": after},
+            messages=told,
         )
+
+
+def _told(case: Case, messages: Messages, raised: str) -> dict[str, list[str]]:
+    """What the load told, by level and logger, and where it told the token among its options."""
+    token = case.options.get("token")
+    secret = token if isinstance(token, str) else ""
+    places = messages.places_of(secret) if secret else []
+    places += ["exception"] * bool(secret and secret in raised)
+    return {"kinds": messages.kinds(), "secret": places}
 
 
 def _written(case: Case, before: dict[str, str], source: Path) -> dict[str, tuple[str, str]]:
@@ -230,6 +241,7 @@ def _described(case: Case, source: Path, result: Any, seen: Observation) -> Obse
         else observe_config(model),
         generation_config=observe_generation_config(model),
         device_map=observe_device_map(model),
+        types=observe_types(result, model),
     )
 
 
@@ -275,32 +287,6 @@ def _with_usage(case: Case, source: Path, loader: Loader, seen: Observation) -> 
         if gradients
         else {},
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep loaders from writing to the terminal."""
-    names = ("transformers", "huggingface_hub", "accelerate", "reference_loader", "py.warnings")
-    loggers = [logging.getLogger(name) for name in names]
-    handlers = [(logger, logger.handlers, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [logging.NullHandler()], False
-    progress = _progress_bars(False)
-    try:
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True):
-            yield
-    finally:
-        _progress_bars(progress)
-        for logger, before, propagate in handlers:
-            logger.handlers, logger.propagate = before, propagate
-
-
-def _progress_bars(wanted: bool) -> bool:
-    from transformers.utils import logging as noise
-
-    before = noise.is_progress_bar_enabled()
-    (noise.enable_progress_bar if wanted else noise.disable_progress_bar)()
-    return bool(before)
 
 
 def _with_options(

@@ -57,6 +57,7 @@ OF_KIND = {
     "no-model": FAILS,
     "use": FAILS,  # what a user does with a model does not do it
     "device": FAILS,  # left on meta, or not where the forward looks for it
+    "secret": UNSAFE,  # told to whoever reads the log
     "accepted": ACCEPTS_BAD,
     "state": RESOURCES,
     "stride": RESOURCES,
@@ -65,6 +66,8 @@ OF_KIND = {
     "mismatched": REPORT,
     "config": REPORT,
     "device-map": REPORT,
+    "log": REPORT,
+    "type": REPORT,
     "exception": REPORT,
     "message": REPORT,
 }

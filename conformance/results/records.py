@@ -45,6 +45,10 @@ class Observation:
             `usage.observe_usage` says.
         mappings: how many mappings of the checkpoint's files are left (MEM-2); or None.
         resident_bytes: the most bytes of mapped files that were resident at once (MEM-3); or None.
+        types: place in the config, the generation config, the device map or the loading info to the
+            type that stands there, as `value_types.observe_types` says.
+        messages: `kinds`, the level and logger of each log record and the category of each warning;
+            `secret`, where the token of the caller was told.
         seconds: wall time of the load.
         peak_bytes: how far the load raised the process's peak of resident memory.
     """
@@ -67,6 +71,8 @@ class Observation:
     usage: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     mappings: int | None = None
     resident_bytes: int | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    messages: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seconds: float = 0.0
     peak_bytes: int = 0
 

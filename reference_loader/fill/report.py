@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from reference_loader.errors import NotStrict, shown
 from reference_loader.plan.plan import LoadPlan
 
@@ -29,7 +31,9 @@ class LoadReport:
         return {
             "missing_keys": set(self.plan.missing),
             "unexpected_keys": set(self.plan.unexpected),
-            "mismatched_keys": {(m.name, m.stored, m.model) for m in self.plan.mismatched},
+            "mismatched_keys": {
+                (m.name, torch.Size(m.stored), torch.Size(m.model)) for m in self.plan.mismatched
+            },
             "error_msgs": [],
         }
 

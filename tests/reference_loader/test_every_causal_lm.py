@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
 import reference_loader
-from conformance.observe.observe import quiet
+from conformance.world.messages import quiet
 from reference_loader.errors import LoadError
 
 SMALL = {

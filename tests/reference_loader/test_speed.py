@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from conformance.bench.many_small import ManySmall
 from conformance.observe.loaders import Loader, reference, stock
-from conformance.observe.observe import quiet
+from conformance.world.messages import quiet
 from conformance_fixtures.files import write_hollow, write_index, write_json
 from reference_loader import plan
 

@@ -17,3 +17,22 @@ def containers(seen: Evidence) -> Iterator[Divergence]:
     found = {field: facts["container"] for field, facts in info.items()}
     yield from unless_equal("config", "loading info", wanted, found)
     yield from unless_equal("config", "error_msgs", [], seen.listed("error_msgs"))
+
+
+@check("INF-7")
+def warned(seen: Evidence) -> Iterator[Divergence]:
+    """There is a log record of a level at which loggers show it."""
+    if not _loud(seen):
+        yield Divergence("log", "log", "a warning", "none")
+
+
+@check("INF-8")
+def silent(seen: Evidence) -> Iterator[Divergence]:
+    """There is no such record, and no warning."""
+    yield from unless_equal("log", "log", [], _loud(seen))
+
+
+def _loud(seen: Evidence) -> list[str]:
+    """What is shown to a user who set no level."""
+    shown = ("WARNING ", "ERROR ", "CRITICAL ", "warning ")
+    return [each for each in seen.observation.messages["kinds"] if each.startswith(shown)]
