@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import Size
 
 from reference_loader.errors import NotStrict, shown
 from reference_loader.plan.plan import LoadPlan
@@ -28,12 +28,11 @@ class LoadReport:
 
     def info(self) -> dict[str, Any]:
         """The loading info that reports a load, in the fields of stock's newest release (INF-1)."""
+        plan = self.plan
         return {
-            "missing_keys": set(self.plan.missing),
-            "unexpected_keys": set(self.plan.unexpected),
-            "mismatched_keys": {
-                (m.name, torch.Size(m.stored), torch.Size(m.model)) for m in self.plan.mismatched
-            },
+            "missing_keys": set(plan.missing),
+            "unexpected_keys": set(plan.unexpected),
+            "mismatched_keys": {(m.name, Size(m.stored), Size(m.model)) for m in plan.mismatched},
             "error_msgs": [],
         }
 
@@ -47,8 +46,7 @@ class LoadReport:
 
     def log(self) -> None:
         """Report a load in the log: a warning if the checkpoint is not exactly the model, and one
-        if an adapter lies beside it, which is not applied.
-        """
+        if an adapter lies beside it, which is not applied."""
         adapter = self.plan.source / "adapter_config.json" if self.plan.source else None
         if adapter is not None and adapter.exists():
             logger.warning("%s is the config of an adapter, which was not applied.", adapter)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from conformance.cases.case import Case
 from conformance.results.fingerprint import PART, fingerprints
+from reference_loader.errors import WeightsNotFound
 from reference_loader.options import Options
 from reference_loader.source.checkpoint import Checkpoint, locate, of_file
 
@@ -24,7 +25,11 @@ Stored = tuple[list[int], str]
 
 def weight_files(case: Case, folder: Path) -> list[Path]:
     """The safetensors files that are read, as the plan has them: a folder may hold others."""
-    return sorted(path for path in _chosen(case, folder).files if path.suffix == ".safetensors")
+    try:
+        files = _chosen(case, folder).files
+    except WeightsNotFound:  # they are an option of the load
+        return []
+    return sorted(path for path in files if path.suffix == ".safetensors")
 
 
 def files_of(case: Case, folder: Path, names: Iterable[str]) -> dict[Path, list[str]]:

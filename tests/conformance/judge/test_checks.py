@@ -300,7 +300,7 @@ TRIALS = [
 
 
 # What a fact of the process breaks, and no damage to a model.
-OF_THE_PROCESS = {"STA-3", "MEM-3"}
+OF_THE_PROCESS = {"STA-3", "MEM-3", "INF-7", "INF-8"}
 
 
 def test_every_check_belongs_to_a_clause_and_is_tried() -> None:

@@ -41,6 +41,13 @@ KINDS = (
     "state",
     "accepted",
     "rejected",
+    "crash",
+    "hang",
+    "exit",
+    "no-model",
+    "secret",
+    "log",
+    "type",
     "exception",
     "message",
 )
