@@ -140,6 +140,7 @@ def edited(folder: Path, fields: dict[str, Any]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @of_every_kind
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_value_of_any_type_as_a_field(name: str, kind: str, tmp_path: Path) -> None:
