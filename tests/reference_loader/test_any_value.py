@@ -32,7 +32,7 @@ from reference_loader.options import REFUSED, WITHOUT_EFFECT, Options
 
 @pytest.fixture(autouse=True)
 def unlogged() -> Iterator[None]:
-    """Values stand in what transformers logs, and a lone surrogate cannot be sent to pytest-xdist."""
+    """Values stand in what transformers logs; pytest-xdist cannot send a lone surrogate."""
     logging.disable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
