@@ -7,6 +7,7 @@ What the release cannot build that small, or not load itself, is left out and co
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "nightly", reason="make test-nightly")
 @pytest.mark.parametrize("model_type", CAUSAL)
 def test_it_is_loaded_as_stock_loads_it(model_type: str, tmp_path: Path) -> None:
     model = built(model_type)
