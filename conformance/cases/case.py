@@ -71,7 +71,6 @@ SPOILED = {
     "list": "tensor.tolist()",
     "array": "tensor.numpy()",
     "meta": 'tensor.to("meta")',
-    "sparse": "tensor.to_sparse()",
 }
 
 

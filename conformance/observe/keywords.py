@@ -73,7 +73,6 @@ _SPOILED: dict[str, Callable[[torch.Tensor], Any]] = {
     "list": lambda tensor: tensor.tolist(),
     "array": lambda tensor: tensor.numpy(),
     "meta": lambda tensor: tensor.to("meta"),
-    "sparse": lambda tensor: tensor.to_sparse(),
 }
 
 

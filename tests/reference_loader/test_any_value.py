@@ -6,10 +6,12 @@ Nothing is allocated for what is then refused. `-m slow` draws pairs of them, an
 from __future__ import annotations
 
 import json
+import logging
 import math
 import resource
 import tracemalloc
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,17 @@ from conformance_fixtures.write import materialise
 from reference_loader.errors import LoadError, ShapeMismatch, shown
 from reference_loader.llama import Llama
 from reference_loader.options import REFUSED, WITHOUT_EFFECT, Options
+
+
+@pytest.fixture(autouse=True)
+def unlogged() -> Iterator[None]:
+    """Values stand in what transformers logs; pytest-xdist cannot send a lone surrogate."""
+    logging.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logging.disable(logging.NOTSET)
+
 
 #: What JSON can hold and what only Python can; each is wrong for some option or field.
 JSON: list[Any] = [
@@ -140,6 +153,7 @@ def edited(folder: Path, fields: dict[str, Any]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @of_every_kind
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_value_of_any_type_as_a_field(name: str, kind: str, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from conformance.judge.session import Session, judge
 from conformance.report.explanation import explanation
 from conformance.results.records import AGREE, KNOWN
 
-# Options in combination: `make check` and `make check-plain` judge them, too.
-LONG = ("combo/",)
+# Options in combination, and uses of a model; `make check` and `make check-plain` judge all.
+LONG = ("combo/", "shape/", "use/")
 
 
 @pytest.mark.parametrize(
