@@ -47,7 +47,8 @@ def test_every_command_prints_what_the_tour_shows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for command, shown in commands():
-        assert missing_lines(shown, run(command, capsys)) == [], command
+        printed = run(command, capsys)
+        assert missing_lines(shown, printed) == [], f"{command}\n{printed}"
 
 
 def test_a_line_that_is_not_printed_is_noticed() -> None:

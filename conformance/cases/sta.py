@@ -16,8 +16,7 @@ PROCESS = ("STA-10", "STA-11", "STA-12", "STA-13", "STA-14", "STA-15", "STA-17")
 
 
 def _threads(name: str, recipe: str = "llama-f32-2", **more: Any) -> Case:
-    model = "conformance.world.user_models:Meeting"
-    return Case(f"sta/threads{name}", ("STA-3",), recipe, model=model, threads=8, **more)
+    return Case(f"sta/threads{name}", ("STA-3",), recipe, threads=8, **more)
 
 
 def _failing(name: str, model: str, **more: Any) -> Case:

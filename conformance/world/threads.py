@@ -2,9 +2,9 @@
 
 A switch of the process that a loader saves, sets and restores is corrupted only when two loads
 overlap in one certain way, which chance seldom brings about. Here the loads meet inside the
-constructor of the model (`conformance.world.user_models:Meeting`), and then each finishes before
-the next continues. It is one of the schedules that threads may run in, and it is the same every
-time. A loader that lets one thread at a time build a model keeps them from meeting; then they run
+constructor of the first module that each builds, whatever its class is, and then each finishes
+before the next continues. It is one of the schedules that threads may run in, and it is the same
+every time. A loader that lets one thread at a time build a model keeps them from meeting; then they run
 without a schedule.
 """
 
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 # After this many seconds in which the process used less CPU time than `IDLE`, the threads that
 # have not arrived must be blocked elsewhere.
@@ -71,6 +73,22 @@ def meet() -> None:
     gathering: Gathering | None = getattr(_mine, "gathering", None)
     if gathering is not None:
         gathering.meet(_mine.number)
+
+
+@contextmanager
+def _constructors_meet() -> Iterator[None]:
+    """Have the first module that a thread of a trial builds wait for the other threads' first."""
+    construct = nn.Module.__init__
+
+    def construct_together(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        meet()
+        construct(self, *args, **kwargs)
+
+    nn.Module.__init__ = construct_together  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__init__ = construct  # type: ignore[method-assign]
 
 
 def load_in_threads(
@@ -134,10 +152,11 @@ def _load_together(count: int, load: Callable[[], Any]) -> list[Any]:
             gathering.finish(number)
 
     threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with _constructors_meet():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     late = [number for number in results if number not in gathering.arrived]
     return [results[number] for number in (*gathering.arrived, *late)]
 

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
 
-from conformance.world.threads import meet
 from conformance_fixtures.faults.folder_layout import NEWER
 
 
@@ -164,14 +163,6 @@ class WithTwin(LlamaForCausalLM):
         super().__init__(config)
         self.twin = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.twin.weight = self.model.embed_tokens.weight
-
-
-class Meeting(LlamaForCausalLM):
-    """Waits in its constructor for the other threads of its case (`conformance.world.threads`)."""
-
-    def __init__(self, config: LlamaConfig) -> None:
-        meet()
-        super().__init__(config)
 
 
 class Overtaken(LlamaForCausalLM):

@@ -19,6 +19,7 @@ from conformance.world.threads import how_it_differs, load_in_threads, meet
 
 COUNT = 4
 SWITCH = {"on": False}
+CONSTRUCT = nn.Module.__init__
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,23 @@ def test_a_torn_switch_is_seen_every_time_and_by_the_same_thread(_again: int) ->
     assert min(differing) == 2
     assert differing[2] == "1 of 1 tensors differ, the first on"
     assert SWITCH["on"], "the last to leave puts back what the one before it had set"
+
+
+@pytest.mark.parametrize("_again", range(20))
+def test_the_loads_of_any_model_class_meet_in_its_constructor(_again: int) -> None:
+    """Without a schedule the loads of a user's own model met by chance: the verdict was a race."""
+
+    def building() -> dict[str, bool]:
+        before, SWITCH["on"] = SWITCH["on"], True
+        nn.Linear(1, 1)
+        result = {"on": SWITCH["on"]}
+        SWITCH["on"] = before
+        return result
+
+    result, differing = together(building)
+
+    assert (result, min(differing)) == ({"on": False}, 2)
+    assert nn.Module.__init__ is CONSTRUCT
 
 
 @pytest.mark.parametrize("_again", range(5))
