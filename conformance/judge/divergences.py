@@ -156,10 +156,20 @@ def _given(info: Mapping[str, Any] | None) -> str:
 
 
 def _types(observation: Observation, other: Observation) -> dict[str, str]:
-    """Types of what both have; that one of them lacks something is a divergence of its own."""
+    """Types of what both have, where the values are the same as JSON: another value, or one that is
+    lacking, is a divergence of its own."""
     return {
-        name: told for name, told in observation.types.items() if told and other.types.get(name)
+        place: told
+        for place, told in observation.types.items()
+        if told and other.types.get(place) and _field(observation, place) == _field(other, place)
     }
+
+
+def _field(observation: Observation, place: str) -> Any:
+    """The value of the config or generation config that holds this place of `observe_types`."""
+    top, _, inner = place.partition(".")
+    values = {"config": observation.config, "generation_config": observation.generation_config}
+    return (values.get(top) or {}).get(inner.partition(".")[0])
 
 
 def _classes(observation: Observation, other: Observation) -> dict[str, str]:

@@ -313,3 +313,17 @@ def test_an_acceptable_rejection_too_must_leave_the_process_as_it_was() -> None:
     left = replace(REFUSED, state={"before": STATE, "after": STATE | {"threads": 1}})
 
     assert kinds(compare(RIGHT, left, acceptable=True)) == ["state"]
+
+
+def test_a_type_is_compared_where_the_values_are_the_same() -> None:
+    """Another value has another type often enough: one fault, one divergence."""
+    typed = {"config": "Config", "config.hidden_size": "int", "generation_config": "Generation"}
+    expected = replace(RIGHT, types=typed)
+    as_text = typed | {"config.hidden_size": "str"}
+    another = {"hidden_size": "two", "nested": {"a": 1}}
+
+    hidden = compare(expected, replace(RIGHT, types=as_text))
+    shown = compare(expected, replace(RIGHT, types=as_text, config=another))
+
+    assert [(each.kind, each.where) for each in hidden] == [("type", "config.hidden_size")]
+    assert [(each.kind, each.where) for each in shown] == [("config", "hidden_size")]
