@@ -4,8 +4,8 @@ A switch of the process that a loader saves, sets and restores is corrupted only
 overlap in one certain way, which chance seldom brings about. Here the loads meet inside the
 constructor of the first module that each builds, whatever its class is, and then each finishes
 before the next continues. It is one of the schedules that threads may run in, and it is the same
-every time. A loader that lets one thread at a time build a model keeps them from meeting; then they run
-without a schedule.
+every time. A loader that lets one thread at a time build a model keeps them from meeting; then they
+run without a schedule.
 """
 
 from __future__ import annotations

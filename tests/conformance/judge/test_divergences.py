@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conformance.judge.divergences import TENSOR_KINDS, compare
 from conformance.observe.usage import EXPERIMENTS
-from conformance.results.records import Divergence, Observation
+from conformance.results.records import NO_MODEL, Divergence, Observation
 from conformance.spec import clauses
 
 steady = settings(max_examples=40, deadline=None, derandomize=True)
@@ -31,6 +31,7 @@ TENSOR = {
     "fingerprint": "0011223344556677",
 }
 STATE = {"default_dtype": "torch.float32", "threads": 2, "open_files": 5, "rng": "aa"}
+KEPT = {"before": STATE, "after": STATE}
 RIGHT = Observation(
     tensors={"a.weight": TENSOR, "b.weight": TENSOR | {"storage": "a.weight"}},
     modules={"": ("Model", False), "a": ("Linear", False)},
@@ -49,13 +50,14 @@ RIGHT = Observation(
     },
     state={"before": STATE, "after": STATE | {"rng": "bb"}},
     gradients={"a.weight": {"fingerprint": "dd"}},
+    types={"config": "Config", "config.hidden_size": "int", "generation_config": "Generation"},
 )
 REFUSED = Observation(
     exception={
         "types": ["ShapeMismatch", "LoadError", "RuntimeError", "Exception", "BaseException"],
         "message": "a.weight in model.safetensors is [4], must be [4, 2]",
     },
-    state={"before": STATE, "after": STATE},
+    state=KEPT,
 )
 
 names = st.text("abc.", min_size=1, max_size=6)
@@ -149,6 +151,10 @@ def whole(**fields: Any) -> Callable[[Observation], Observation]:
     return lambda right: replace(right, **fields)
 
 
+def raised(*types: str) -> dict[str, Any]:
+    return {"types": list(types), "message": "no"}
+
+
 CHANGES: list[tuple[str, str, Callable[[Observation], Observation]]] = [
     ("values", "a.weight", tensor(fingerprint="ff")),
     ("dtype", "a.weight", tensor(dtype="torch.float16")),
@@ -186,7 +192,11 @@ CHANGES: list[tuple[str, str, Callable[[Observation], Observation]]] = [
         whole(state={"before": STATE, "after": STATE | {"rng": "bb", "threads": 1}}),
     ),
     ("state", "rng", whole(state={"before": STATE, "after": STATE | {"rng": "cc"}})),
-    ("rejected", "(load)", whole(exception={"types": ["OSError"], "message": "no"})),
+    ("rejected", "(load)", whole(exception=raised("OSError", "Exception", "BaseException"))),
+    ("exit", "(load)", whole(exception=raised("SystemExit", "BaseException"), state=KEPT)),
+    ("no-model", "(load)", whole(exception=raised(NO_MODEL), state=KEPT)),
+    ("secret", "a log record", whole(messages={"secret": ["a log record"]})),
+    ("type", "config.hidden_size", whole(types=RIGHT.types | {"config.hidden_size": "str"})),
 ]
 
 
@@ -210,8 +220,9 @@ def test_every_kind_of_the_vocabulary_can_be_produced() -> None:
     from tests.conformance.spec.test_spec import KINDS
 
     of_rejections = {"accepted", "exception", "message"}  # tested below
-    of_experiments = {clauses()[clause].kinds[0] for clause in EXPERIMENTS}  # in test_checks
-    produced = {kind for kind, _, _ in CHANGES} | of_rejections | of_experiments
+    of_the_process = {"crash", "hang"}  # in test_apart
+    of_checks = {"log"} | {clauses()[clause].kinds[0] for clause in EXPERIMENTS}  # in test_checks
+    produced = {kind for kind, _, _ in CHANGES} | of_rejections | of_the_process | of_checks
     assert produced == set(KINDS)
 
 
@@ -317,13 +328,11 @@ def test_an_acceptable_rejection_too_must_leave_the_process_as_it_was() -> None:
 
 def test_a_type_is_compared_where_the_values_are_the_same() -> None:
     """Another value has another type often enough: one fault, one divergence."""
-    typed = {"config": "Config", "config.hidden_size": "int", "generation_config": "Generation"}
-    expected = replace(RIGHT, types=typed)
-    as_text = typed | {"config.hidden_size": "str"}
+    as_text = RIGHT.types | {"config.hidden_size": "str"}
     another = {"hidden_size": "two", "nested": {"a": 1}}
 
-    hidden = compare(expected, replace(RIGHT, types=as_text))
-    shown = compare(expected, replace(RIGHT, types=as_text, config=another))
+    hidden = compare(RIGHT, replace(RIGHT, types=as_text))
+    shown = compare(RIGHT, replace(RIGHT, types=as_text, config=another))
 
     assert [(each.kind, each.where) for each in hidden] == [("type", "config.hidden_size")]
     assert [(each.kind, each.where) for each in shown] == [("config", "hidden_size")]
