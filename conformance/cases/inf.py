@@ -35,7 +35,7 @@ CASES = [
     Case("inf/warns-of-missing-plain", ("INF-7",), faults=("missing-norm",), plain=True),
     Case(
         "inf/warns-of-mismatched",
-        ("INF-7", "INF-5"),
+        ("INF-7", "INF-5", "MIS-2"),
         faults=("wrong-shape",),
         options={"ignore_mismatched_sizes": True},
         plain=True,

@@ -166,8 +166,10 @@ def _types(observation: Observation, other: Observation) -> dict[str, str]:
 
 
 def _field(observation: Observation, place: str) -> Any:
-    """The value of the config or generation config that holds this place of `observe_types`."""
+    """The value that holds this place of `observe_types`: a field of a config, the device map."""
     top, _, inner = place.partition(".")
+    if top == "device map":
+        return observation.device_map
     values = {"config": observation.config, "generation_config": observation.generation_config}
     return (values.get(top) or {}).get(inner.partition(".")[0])
 

@@ -197,7 +197,8 @@ def _load(run: Callable[[], Any], case: Case, source: Path) -> tuple[Any, Observ
             seconds = time.perf_counter() - started
             told = _told(case, messages, str(described))
             changes = snapshot.changes() | _written(case, files, source)
-            after = base_state(snapshot) | {name: now for name, (_, now) in changes.items()}
+            after = base_state(snapshot, before["open_files"])
+            after |= {name: now for name, (_, now) in changes.items()}
             before |= {name: then for name, (then, _) in changes.items()}
         return result, Observation(
             exception=described,

@@ -178,14 +178,22 @@ def _hub_environment() -> Iterator[None]:
 @contextmanager
 def _fresh_connections() -> Iterator[None]:
     """Within, use no connection to a Hub from before, and afterwards none from within."""
-    from huggingface_hub.utils import _http
-
-    forget = getattr(_http, "close_session", None) or _http.reset_sessions
-    forget()
+    _close_connections()
     try:
         yield
     finally:
-        forget()
+        _close_connections()
+
+
+def _close_connections() -> None:
+    """Close what the Hub's client keeps open for its next request; before 1.0 it only forgets it."""
+    from huggingface_hub.utils import _http
+
+    if hasattr(_http, "close_session"):
+        _http.close_session()
+    else:
+        _http.get_session().close()
+        _http.reset_sessions()
 
 
 def _publish_on_hub(hub: Hub, world: OnHub, source: Path) -> None:

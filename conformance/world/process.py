@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 import signal
@@ -31,9 +32,14 @@ def process_state(snapshot: Snapshot) -> dict[str, Any]:
     return base_state(snapshot) | {name: after for name, (_, after) in changes.items()}
 
 
-def base_state(snapshot: Snapshot | None = None) -> dict[str, Any]:
-    """The facts of the process that are always told; of libraries and environment variables, what
-    changed since the snapshot: nothing, if it is being taken."""
+def base_state(snapshot: Snapshot | None = None, opened: Any = None) -> dict[str, Any]:
+    """The facts of the process that are always told.
+
+    Args:
+        snapshot: of libraries and environment variables, what changed since this is told: nothing,
+            if it is being taken.
+        opened: the `open_files` that are expected: a file that is garbage counts as closed.
+    """
     return {
         "default_dtype": str(torch.get_default_dtype()),
         "default_device": str(torch.get_default_device()),
@@ -44,7 +50,7 @@ def base_state(snapshot: Snapshot | None = None) -> dict[str, Any]:
         "numpy_rng": _numpy_generator(),
         "environment": snapshot.variables() if snapshot else [],
         "warning_filters": _in_a_word(warnings.filters),
-        "open_files": _open_files(),
+        "open_files": _open_files(opened),
         "library": snapshot.replaced() if snapshot else [],
         # Of `standard_input.Ended`, which counts.
         "input_reads": getattr(sys.stdin, "reads", 0),
@@ -60,11 +66,19 @@ def _in_a_word(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 
-def _open_files() -> dict[str, int]:
-    """The open file descriptors, by what they lead to."""
+def _open_files(expected: dict[str, int] | None = None) -> dict[str, int]:
+    """The open file descriptors, by what they lead to; garbage is collected if not as expected.
+
+    A collection takes too long for every load. It closes, for example, the connection on which a
+    client before huggingface_hub 1.0 got an error.
+    """
     folder = Path("/proc/self/fd")
     kinds = Counter(map(_kind_of, folder.iterdir() if folder.is_dir() else ()))
-    return {kind: count for kind, count in sorted(kinds.items()) if kind}
+    found = {kind: count for kind, count in sorted(kinds.items()) if kind}
+    if expected in (None, found):
+        return found
+    gc.collect()
+    return _open_files()
 
 
 def _kind_of(descriptor: Path) -> str:
