@@ -186,7 +186,7 @@ def _fresh_connections() -> Iterator[None]:
 
 
 def _close_connections() -> None:
-    """Close what the Hub's client keeps open for its next request; before 1.0 it only forgets it."""
+    """Close what the Hub's client keeps open for its next request; before 1.0 it forgets it."""
     from huggingface_hub.utils import _http
 
     if hasattr(_http, "close_session"):
