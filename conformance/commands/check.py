@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,13 @@ def run(options: argparse.Namespace) -> int:
         print(note, file=sys.stderr)
     show_as = Shown(options.format == "markdown", tuple(options.impact), options.allow_unjudged)
     try:
-        return check(cases, options.loader, options.out, show_as, options.device)
+        return check(cases, options.loader, options.out, show_as, options.device, jobs=options.jobs)
     except UnknownLoader as error:
         raise UsageError(str(error)) from error
+
+
+# How many processes judge the suite's own cases at the same time.
+PROCESSES = max(1, min(4, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ def check(
     out: Path | None,
     shown: Shown = Shown(),
     device: str = "cpu",
+    *,
+    jobs: int | None = None,
 ) -> int:
     """Judge the cases, show what is asked for, write the records; the exit code.
 
@@ -83,7 +90,8 @@ def check(
     Raises:
         UnknownLoader: `loader_name` names none.
     """
-    session, verdicts = _judging(cases, loader_name, device)
+    started = time.monotonic()
+    session, verdicts = _judging(cases, loader_name, device, jobs)
     folder = run_folder(out, session.target)
     results: list[Result] = []
     selection = {"impacts": list(shown.impacts)} if shown.impacts else {}
@@ -95,26 +103,33 @@ def check(
         counted = [each for each in results if each.status != ERROR or not shown.allow_unjudged]
         code = exit_code(counted, complaints)
         recorder.footer(code, now())
+    took = time.monotonic() - started
     report = render(folder)
     # With no impact asked for, what is not shown is a head that the release does not have.
     judged = len(cases) if shown.impacts else len(results)
     if shown.markdown:
         print(comment(report, [f"stale deviation: {line}" for line in complaints]), end="")
     else:
-        show(results, complaints, _foot(results, session, folder, judged))
+        show(results, complaints, _foot(results, session, folder, judged, took))
     return code
 
 
 def _judging(
-    cases: Sequence[Case], loader_name: str, device: str
+    cases: Sequence[Case], loader_name: str, device: str, jobs: int | None
 ) -> tuple[Session, Iterable[Result]]:
-    """The session and its verdicts. Stock and the reference are judged in this process; another
-    loader in a process apart, which it may end: not on a GPU, which no fork can use."""
-    if loader_name in ("stock", "reference") or device != "cpu" or not hasattr(os, "fork"):
+    """The session and its verdicts.
+
+    Another loader than stock and the reference is judged in a process apart, which it may end, and
+    several processes judge side by side. On a GPU this one does: no fork can use it.
+    """
+    if jobs is None:  # a checkpoint of the user's may fill the memory
+        jobs = 1 if any(case.id.startswith("own/") for case in cases) else PROCESSES
+    apart = min(jobs, len(cases)) > 1 or loader_name not in ("stock", "reference")
+    if not apart or device != "cpu" or not hasattr(os, "fork"):
         session = open_session(loader_name, device)
         return session, judge_all(cases, session)
     session = find_session(loader_name, device)
-    return session, judge_apart(cases, session)
+    return session, judge_apart(cases, session, jobs=jobs)
 
 
 def _stale(results: Sequence[Result], session: Session) -> list[str]:
@@ -124,9 +139,10 @@ def _stale(results: Sequence[Result], session: Session) -> list[str]:
     return stale(results, session.release, IDS, deviations())
 
 
-def _foot(results: Sequence[Result], session: Session, folder: Path, judged: int) -> list[str]:
-    """The foot of what `check` shows: where to read more, and what was judged."""
-    seconds = sum(result.seconds for result in results)
+def _foot(
+    results: Sequence[Result], session: Session, folder: Path, judged: int, seconds: float
+) -> list[str]:
+    """The foot of what `check` shows: where to read more, what was judged, and how long it took."""
     of = f" of {judged} judged" if len(results) < judged else ""
     lines = [
         f"{summary(results)}{of}; {session.loader_name} (transformers {session.release}) against "

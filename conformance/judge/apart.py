@@ -3,7 +3,7 @@
 The process judges case after case and says before each load whose it is. If it ends, or is silent
 for too long, that is the verdict on the loader that was loading, and another process goes on with
 the next case. What the reference is blamed for is tried once more in a process of its own first:
-the loader may have done it.
+the loader may have done it. Several processes may judge at the same time.
 
 Linux forks it, so that it starts at once. It forks before anything was loaded here: threads that
 torch started do not live on in a fork.
@@ -15,10 +15,11 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -39,49 +40,113 @@ LARGE = 1 << 28
 
 
 def judge_apart(
-    cases: Sequence[Case], session: Session, seconds: float = SECONDS, prepared: bool = False
+    cases: Sequence[Case],
+    session: Session,
+    seconds: float = SECONDS,
+    prepared: bool = False,
+    jobs: int = 1,
 ) -> Iterator[Result]:
-    """The verdicts, one at a time; a load that ends its process, or does not end, has one too.
+    """The verdicts, in the order of the cases; a load that ends its process, or does not end, has
+    one too.
 
     Args:
         cases: what is judged.
         session: by which loader.
         seconds: what one load may take.
         prepared: whether this process has loaded before, on one thread.
+        jobs: how many processes judge at the same time.
     """
     with tempfile.TemporaryDirectory(prefix="conformance-apart-") as folder:
-        judge_one = _Judge(_Work(cases, session, folder, prepared), seconds)
+        work = _Work(cases, session, folder, prepared)
+        judges = [_Judge(work, seconds) for _ in range(min(jobs, len(cases)))]
         try:
-            yield from map(judge_one, range(len(cases)))
+            yield from _in_order(judges, len(cases))
         finally:
-            judge_one.end()
+            for judge_one in judges:
+                judge_one.end()
+
+
+def _in_order(judges: Sequence[_Judge], count: int) -> Iterator[Result]:
+    """The verdicts in the order of the cases; a judge gets the next case once it is idle."""
+    waiting = iter(range(count))
+    found: dict[int, Result] = {}
+    for number in range(count):
+        while number not in found:
+            for judge_one in judges:
+                if judge_one.idle and (following := next(waiting, None)) is not None:
+                    judge_one.begin(following)
+            for judge_one in _heard([each for each in judges if not each.idle]):
+                if result := judge_one.hear():
+                    found[judge_one.number] = result
+        yield found.pop(number)
+
+
+def _heard(busy: Sequence[_Judge]) -> list[_Judge]:
+    """Wait for judges whose process has something to say, has ended, or is silent for too long."""
+    patience = min(judge_one.deadline for judge_one in busy) - time.monotonic()
+    ready = wait([judge_one.connection for judge_one in busy], max(0.0, patience))
+    now = time.monotonic()
+    return [each for each in busy if each.connection in ready or each.deadline <= now]
 
 
 class _Judge:
-    """Has a process apart judge one case after the other; starts another when it ended."""
+    """Has a process apart judge one case after the other; starts another when it ended.
+
+    Attributes:
+        number: of the case that is being judged, or was last.
+        idle: whether none is.
+        deadline: until when the process must say something, by the monotonic clock.
+    """
 
     def __init__(self, work: _Work, seconds: float) -> None:
         self._work = work
         self._seconds = seconds
         self._apart: _Apart | None = None
+        self._fresh = True
+        self.number = -1
+        self.idle = True
 
-    def __call__(self, number: int) -> Result:
-        """The verdict on a case."""
-        fresh = self._apart is None
-        found = self._attempt(number)
-        if isinstance(found, _Ending) and found.ours and not fresh:
-            found = self._attempt(number)  # the loader may have spoilt the process
-        if isinstance(found, Result):
-            return found
-        return _told(self._work.cases[number], self._work.session, found)
+    @property
+    def connection(self) -> Connection:
+        """Where the process says whose load begins, and its verdict."""
+        assert self._apart is not None
+        return self._apart.here
 
-    def _attempt(self, number: int) -> Result | _Ending:
-        """The verdict on a case, or how the process ended, which then is no more."""
-        self._apart = self._apart or _Apart(self._work, self._seconds)
-        found = self._apart.judge(number)
-        if isinstance(found, _Ending):
-            self.end()
-        return found
+    def begin(self, number: int) -> None:
+        """Begin to judge a case."""
+        self.number, self.idle = number, False
+        self._fresh = self._apart is None
+        self._ask()
+
+    def _ask(self) -> None:
+        self._apart = self._apart or _Apart(self._work)
+        self._await(STARTING, ours=False)
+        with suppress(BrokenPipeError):
+            self._apart.here.send(self.number)
+
+    def hear(self) -> Result | None:
+        """Take what the process said, or how it ended; the verdict, if there is one now."""
+        assert self._apart is not None
+        message = self._apart.said()
+        if isinstance(message, Result):
+            self.idle = True
+            return message
+        if isinstance(message, str):
+            self._await(self._seconds, ours=message == REFERENCE)
+            return None
+        ending = message or _Ending("hang", f"no answer within {self._limit:g} seconds")
+        self.end()
+        if self._ours and not self._fresh:
+            self._fresh = True
+            self._ask()  # the loader may have spoilt the process
+            return None
+        self.idle = True
+        return _told(self._work.cases[self.number], self._work.session, ending, self._ours)
+
+    def _await(self, limit: float, ours: bool) -> None:
+        """The process says something within so many seconds; meanwhile who loads is ours or not."""
+        self._limit, self._ours = limit, ours
+        self.deadline = time.monotonic() + limit
 
     def end(self) -> None:
         """End the process, if there is one."""
@@ -90,10 +155,10 @@ class _Judge:
         self._apart = None
 
 
-def _told(case: Case, session: Session, ending: _Ending) -> Result:
-    """The verdict on a load that ended its process, or did not end."""
+def _told(case: Case, session: Session, ending: _Ending, ours: bool) -> Result:
+    """The verdict on a load that ended its process, or did not end; `ours` is the reference's."""
     result = blank(case, session.judged, rerun(case, session))
-    if ending.ours:
+    if ours:
         return replace(result, status=ERROR, reason=f"the reference: {ending.told}")
     return ended(result, session.judged, ending.kind, ending.told)
 
@@ -103,12 +168,10 @@ class _Ending:
     """How a process ended, or was found to block.
 
     Attributes:
-        ours: whether the reference was loading.
         kind: of divergence that it is, `crash` or `hang`.
         told: in words.
     """
 
-    ours: bool
     kind: str
     told: str
 
@@ -126,29 +189,21 @@ class _Work:
 class _Apart:
     """The process apart."""
 
-    def __init__(self, work: _Work, seconds: float) -> None:
+    def __init__(self, work: _Work) -> None:
         context = multiprocessing.get_context("fork")
-        self._seconds = seconds
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(work, there, self._here))
+        self.here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(work, there, self.here))
         self._process.start()
         there.close()
 
-    def judge(self, number: int) -> Result | _Ending:
-        """The verdict on a case, or how the process ended."""
-        ours, limit = False, STARTING
-        with suppress(BrokenPipeError):
-            self._here.send(number)
-        while True:
-            if not self._here.poll(limit):
-                return _Ending(ours, "hang", f"no answer within {limit:g} seconds")
-            try:
-                message: Any = self._here.recv()
-            except (EOFError, ConnectionResetError):
-                return _Ending(ours, "crash", self._ending())
-            if isinstance(message, Result):
-                return message
-            ours, limit = message == REFERENCE, self._seconds
+    def said(self) -> Any:
+        """Whose load begins, a verdict, or how the process ended; None if it says nothing."""
+        if not self.here.poll():
+            return None
+        try:
+            return self.here.recv()
+        except (EOFError, ConnectionResetError):
+            return _Ending("crash", self._ending())
 
     def _ending(self) -> str:
         """How the process ended."""
@@ -160,7 +215,7 @@ class _Apart:
 
     def end(self) -> None:
         """End the process, whatever it does."""
-        self._here.close()
+        self.here.close()
         self._process.kill()
         self._process.join()
 
@@ -169,7 +224,7 @@ def _serve(work: _Work, there: Connection, here: Connection) -> None:
     """Be the process apart: judge the cases whose numbers are asked for."""
     here.close()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    tempfile.tempdir = work.folder
+    tempfile.tempdir = tempfile.mkdtemp(dir=work.folder)  # no other process leaves files there
     sizes = (path.stat().st_size for case in work.cases if case.folder for path in _files(case))
     if sum(sizes) < LARGE:
         torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,11 +28,7 @@ from conformance.cases.case import (
     Torch,
 )
 from conformance.observe.facts import text_of
-from conformance.results.fingerprint import fingerprint
 from conformance.world.hub_world import commit_id
-
-# Values that nobody can change in place.
-PLAIN = (bool, int, float, str, bytes, PurePath, type, torch.dtype, torch.device, type(None))
 
 
 def keywords(
@@ -74,34 +70,6 @@ _SPOILED: dict[str, Callable[[torch.Tensor], Any]] = {
     "array": lambda tensor: tensor.numpy(),
     "meta": lambda tensor: tensor.to("meta"),
 }
-
-
-def options_text(options: Mapping[str, Any]) -> dict[str, str]:
-    """Each option as text: entries in order, types, tensors by value.
-
-    Objects are named by where Python keeps them: an entry that was replaced by an equal one was
-    written to as well. The fields of a config object are compared by `text_of`, too.
-    """
-    return {f"{name} passed": _text(value) for name, value in options.items() if name != "token"}
-
-
-def _text(value: Any) -> str:
-    """A value that a loader could change in place, as text."""
-    if isinstance(value, Mapping):
-        entries = (f"{_text(key)}: {_text(inner)}" for key, inner in value.items())
-        return f"{type(value).__name__} at {id(value):x} of {{{', '.join(entries)}}}"
-    if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__} at {id(value):x} of [{', '.join(map(_text, value))}]"
-    if isinstance(value, torch.Tensor):
-        facts = f"{value.dtype} {list(value.shape)} on {value.device}"
-        dense = value if value.layout == torch.strided else value.to_dense()
-        return f"{facts} of values {fingerprint(dense)} at {id(value):x}"
-    if isinstance(value, PLAIN):
-        return f"{type(value).__name__} {value!r}"
-    if not hasattr(value, "__dict__"):
-        return f"{type(value).__name__} at {id(value):x}"
-    fields = (f"{name}: {_text(inner)}" for name, inner in vars(value).items())
-    return f"{type(value).__name__} at {id(value):x} of {', '.join(fields)}"
 
 
 def _of_torch(value: Any) -> Any:

@@ -35,9 +35,10 @@ from conformance.observe.facts import (
 )
 from conformance.observe.float64 import accuracy
 from conformance.observe.gradients import observe_gradients
-from conformance.observe.keywords import keywords, options_text
+from conformance.observe.keywords import keywords
 from conformance.observe.loaders import Loader
 from conformance.observe.outputs import observe_logits, observe_outputs
+from conformance.observe.passed_options import changed_options, option_facts
 from conformance.observe.tensor_details import observe_details
 from conformance.observe.usage import observe_usage
 from conformance.observe.value_types import observe_types
@@ -89,7 +90,7 @@ def _observed(case: Case, source: Path, loader: Loader, measured: bool) -> Loade
     """See `observe`; the checkpoint lies in this folder."""
     model_class = case.model_class()
     options, passed_config = keywords(case, source, model_class)
-    given = options_text(options)
+    given = option_facts(options)
     served: Served | None = None
     threads: list[dict[str, Any]] = []
 
@@ -127,7 +128,7 @@ def _observed(case: Case, source: Path, loader: Loader, measured: bool) -> Loade
         threads=tuple(threads),
         resident_bytes=resident.peak if resident else None,
     )
-    seen = _with_options(seen, given, options_text(options))
+    seen = _with_options(seen, changed_options(given, option_facts(options)))
     if seen.exception is None and (told := _no_model(result)):
         seen = replace(seen, exception={"types": [NO_MODEL], "message": told})
     if seen.exception is not None:
@@ -290,13 +291,11 @@ def _with_usage(case: Case, source: Path, loader: Loader, seen: Observation) -> 
     )
 
 
-def _with_options(
-    seen: Observation, before: Mapping[str, str], after: Mapping[str, str]
-) -> Observation:
-    """The options that the caller passed are noted with the state of the process (CFG-40)."""
+def _with_options(seen: Observation, changed: Mapping[str, tuple[str, str]]) -> Observation:
+    """What the load did to the caller's options is noted with the state of the process (CFG-40)."""
     state = dict(seen.state)
-    for when, texts in (("before", before), ("after", after)):
-        state[when] = {**state[when], **texts}
+    for number, when in enumerate(("before", "after")):
+        state[when] = {**state[when], **{name: told[number] for name, told in changed.items()}}
     return replace(seen, state=state)
 
 

@@ -50,6 +50,12 @@ def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`conformance check` judges in this process, which has loaded and cannot be forked."""
+    monkeypatch.setattr(check_module, "PROCESSES", 1)
+
+
 @pytest.fixture
 def judging(session: Session) -> Callable[[Loader], Session]:
     """A session that judges another loader, without a second warm-up."""

@@ -68,7 +68,7 @@ NEVER = {"conformance.report": "conformance.cases"}
 # composite configs, classes with rules of their own and configs that fit no class another hundred;
 # constructors that need the values of their weights, or share their memory, three hundred; values
 # of any type and size for every option and field another hundred; conversions 450.
-REFERENCE_LINES = 3860
+REFERENCE_LINES = 3870
 
 NO_TORCH = ("judge.divergences", "results.records", "deviations", "judge.changes")
 IN_THE_TARGET = ("observe.observe", "releases.probe")

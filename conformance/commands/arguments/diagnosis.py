@@ -39,6 +39,14 @@ def check(parser: argparse.ArgumentParser) -> None:
         help="where the models are loaded to (default: cpu)",
     )
     parser.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="how many processes judge at the same time; each holds a model (default: one for each "
+        "core, at most 4, for the cases of the specification; 1 for a checkpoint)",
+    )
+    parser.add_argument(
         "--impact",
         action="append",
         default=[],

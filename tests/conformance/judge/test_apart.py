@@ -38,9 +38,10 @@ def spoiling(act: Callable[[], Any]) -> Loader:
 def judged(session: Session, case: Callable[[str], Case]) -> Callable[..., list[Result]]:
     """The verdicts on three cases; a process that was warmed up goes on on one thread."""
 
-    def judge(loader: Loader, seconds: float = 20.0) -> list[Result]:
+    def judge(loader: Loader, seconds: float = 20.0, jobs: int = 1) -> list[Result]:
         cases = [case(name) for name in CASES]
-        return list(judge_apart(cases, replace(session, loader=loader), seconds, prepared=True))
+        there = replace(session, loader=loader)
+        return list(judge_apart(cases, there, seconds, prepared=True, jobs=jobs))
 
     return judge
 
@@ -94,6 +95,27 @@ def test_a_process_that_the_loader_spoilt_is_not_laid_to_the_reference(
     results = judged(spoiling(lambda: spoilt.append(True)))
 
     assert [each.status for each in results] == [AGREE] * 3
+
+
+@pytest.mark.parametrize("jobs", [2, 9])
+def test_several_processes_judge_in_the_order_of_the_cases(
+    judged: Callable[..., list[Result]], jobs: int, tmp_path: Any
+) -> None:
+    """The first case takes longest; the second ends its process. Each has a process of its own."""
+
+    def loader(model_class: Any, source: Any, **options: Any) -> Any:
+        (tmp_path / str(os.getpid())).touch()
+        if "tied-separate" in str(source):
+            os._exit(3)
+        if "tied-equal" in str(source):
+            time.sleep(1.0)
+        return stock(model_class, source, **options)
+
+    results = judged(loader, jobs=jobs)
+
+    assert [each.case for each in results] == list(CASES)
+    assert [each.status for each in results] == [AGREE, DIVERGE, AGREE]
+    assert len(list(tmp_path.iterdir())) >= 2
 
 
 def test_its_temporary_files_are_gone(
