@@ -39,6 +39,10 @@ from conformance_fixtures.write import digest, materialise
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core: a second thread only waits
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 # How much a random test draws that does not say it itself; either way the same in every run.
 settings.register_profile(
     "default",

@@ -36,18 +36,21 @@ def option_facts(options: Mapping[str, Any]) -> dict[str, Fact]:
     found: dict[str, Fact] = {}
     for name, value in options.items():
         if name != "token":
-            _find(name, value, found)
+            _find(name, value, found, frozenset())
     return found
 
 
-def _find(place: str, value: Any, found: dict[str, Fact]) -> None:
-    """Add a value and whatever stands in it."""
+def _find(place: str, value: Any, found: dict[str, Fact], above: frozenset[int]) -> None:
+    """Add a value and whatever stands in it, but not what it stands in itself."""
     inner = _entries(value)
-    text = type(value).__name__ if inner is not None else _text(value)
-    found[place] = Fact(text, tuple(inner or ()), value)
-    for name, entry in (inner or {}).items():
-        if not any(entry is fact.value for fact in found.values() if fact.entries):  # a circle
-            _find(f"{place}{name}", entry, found)
+    if inner is None:
+        found[place] = Fact(_text(value), (), value)
+        return
+    found[place] = Fact(type(value).__name__, tuple(inner), value)
+    above |= {id(value)}
+    for name, entry in inner.items():
+        if id(entry) not in above:
+            _find(f"{place}{name}", entry, found, above)
 
 
 def _entries(value: Any) -> dict[str, Any] | None:

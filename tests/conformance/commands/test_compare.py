@@ -138,6 +138,7 @@ def test_the_comment_for_a_pull_request_is_all_that_stdout_has(
     assert told.rstrip().endswith("</details>")
 
 
+@pytest.mark.slow
 def test_a_crash_in_one_load_is_told_and_the_others_are_judged(
     spoiled, tmp_path: Path, capsys
 ) -> None:
