@@ -35,10 +35,10 @@ selftest: $(STAMP)  ## every planted fault is caught by its clause, an honest co
 	@$(BIN)/conformance selftest
 
 test: lint docs-check  ## lint, types, freshness of the docs, then all tests but the slow ones
-	$(BIN)/python -m pytest -o strict=true -n auto -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -o strict=true -n auto --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that `make test` leaves out to stay within five minutes
-	$(BIN)/python -m pytest -o strict=true -n auto -m "slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -o strict=true -n auto --dist worksteal -m "slow and not gpu" $(ARGS)
 
 test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50, every causal language model; some minutes
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true \

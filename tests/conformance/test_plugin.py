@@ -44,6 +44,7 @@ def test_every_case_is_an_item_and_its_id_the_case_id(pytester: pytest.Pytester)
     assert ids(collected) == [case.id for case in CASES]
 
 
+@pytest.mark.slow
 def test_items_pass_or_xfail_as_the_verdicts_are(pytester: pytest.Pytester) -> None:
     chosen = [case.id for case in select(CASES, ["tie/*"], [])]
 
@@ -141,6 +142,7 @@ def test_a_glob_that_matches_no_case_fails(pytester: pytest.Pytester, word: str)
     done.stdout.fnmatch_lines(["*no conformance case matches*no/such/**"])
 
 
+@pytest.mark.slow
 def test_a_project_with_a_package_called_fixtures_of_its_own(pytester: pytest.Pytester) -> None:
     pytester.mkpydir("fixtures").joinpath("own.py").write_text("VALUE = 7", "utf-8")
     pytester.makepyfile(

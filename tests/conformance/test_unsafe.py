@@ -152,7 +152,7 @@ def test_every_command_is_tried(record: Path, tmp_path: Path) -> None:
     assert tried | WITHOUT_CHECKPOINT.keys() | IN_PROCESSES == every
 
 
-@pytest.mark.parametrize("stdin", ["terminal", "silent pipe"])
+@pytest.mark.parametrize("stdin", ["terminal", pytest.param("silent pipe", marks=pytest.mark.slow)])
 def test_no_command_runs_code_or_asks(stdin: str, record: Path, tmp_path: Path) -> None:
     words: list[list[object]] = []
     for fault in (*REFUSED, *LOADED):

@@ -354,6 +354,7 @@ def test_a_mutant_is_found(name: str) -> None:
     assert RERUN.search(counterexample(name, Phase.generate))
 
 
+@pytest.mark.slow
 def test_a_counterexample_is_rerun_by_the_line_printed(tmp_path: Path) -> None:
     """Shrunk, in a process and with a cache that know nothing of it: the same divergence."""
     told = counterexample("one_ulp_off", Phase.generate, Phase.shrink)
@@ -391,6 +392,7 @@ def test_the_files_of_an_id_are_those_that_were_drawn(tmp_path: Path) -> None:
     assert digest(written) == digest(load.drawn.write(tmp_path / "drawn"))
 
 
+@pytest.mark.slow
 def test_a_failure_shrinks() -> None:
     """To one layer, the plainest options, the usual order and the files it needs."""
     load = find(

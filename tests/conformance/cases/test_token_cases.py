@@ -116,6 +116,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pytester: pytest.Pyte
     monkeypatch.setenv("FROM_PRETRAINED_CONFORMANCE_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_an_id_is_an_item(cache: None, pytester: pytest.Pytester) -> None:
     done = pytester.runpytest_subprocess(
         *("--pyargs", "conformance", "-v", "--conformance-case", GOOD.id),
