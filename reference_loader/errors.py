@@ -93,7 +93,8 @@ class ConfigNotFound(LoadError, OSError):
 
 
 class BadConfig(LoadError, ValueError):
-    """The config is a JSON object, but the model class does not accept it (CFG-11, CFG-20)."""
+    """The model class does not accept the config, a JSON object (CFG-11, CFG-20), or it does not
+    fit the weights (MIS-7)."""
 
 
 class ShardNotFound(LoadError, OSError):

@@ -33,6 +33,9 @@ CASES = [
     ),
     Case("mis/generator", ("MIS-3",)),
     Case("mis/generator-tied", ("MIS-3",), "llama-tied-embedding-3"),
+    rejected("mis/gptq-without-config", "MIS-7", "qweight", faults=("quantised-gptq",)),
+    rejected("mis/fp8-without-config", "MIS-7", "weight_scale_inv", faults=("quantised-fp8",)),
+    Case("mis/scale-left-over", ("MIS-7", "MAP-4", "MIS-3"), faults=("scale-left-over",)),
     rejected("mis/wrong-shape", "MIS-4", "layers.0.mlp.up_proj.weight", faults=("wrong-shape",)),
     rejected(
         "mis/wrong-shape-sharded",

@@ -9,6 +9,10 @@ import numpy
 import torch
 
 from conformance.mutants.planting import Load, coming_out, going_in, ignoring
+from conformance.observe.loaders import reference
+
+# The parts of a weight as GPTQ stores it.
+GPTQ = ("qweight", "qzeros", "scales")
 
 ignore_mismatched_sizes_ignored = ignoring(
     "ignore_mismatched_sizes", "MIS-5", "mis/wrong-shape-tolerated"
@@ -68,6 +72,21 @@ def numpy_generator_moved(load: Load) -> None:
 def mismatches_always_tolerated(load: Load) -> None:
     """A tensor of the wrong shape is passed over though nobody asked for that."""
     load.options["ignore_mismatched_sizes"] = True
+
+
+@going_in("MIS-7", "mis/gptq-without-config", of=reference)
+def quantised_parts_passed_over(load: Load) -> None:
+    """The parts of a quantised weight are left out, and the weight is random."""
+    whole = {key: tensor for key, tensor in load.stored.items() if not key.endswith(GPTQ)}
+    config = load.model_class.config_class.from_pretrained(load.source)
+    load.source, load.options = None, {**load.options, "config": config, "state_dict": whole}
+
+
+@going_in("MIS-7", "mis/scale-left-over")
+def whole_weight_beside_a_scale_refused(load: Load) -> None:
+    """A weight is refused for the scale beside it, although it is stored whole."""
+    if any(key.endswith("_scale_inv") for key in load.stored):
+        raise ValueError("The checkpoint is quantised.")
 
 
 @coming_out("MIS-6", "mis/inner-weight")

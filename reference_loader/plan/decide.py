@@ -35,6 +35,7 @@ from reference_loader.plan.decisions import (
 )
 from reference_loader.plan.dtypes import ModelDtype, tensor_dtype
 from reference_loader.plan.plan import LoadPlan
+from reference_loader.plan.quantised import refuse_quantised
 from reference_loader.plan.workers import waits, workers_for
 from reference_loader.source.checkpoint import Checkpoint
 from reference_loader.speed import fast
@@ -340,6 +341,7 @@ def make_plan(
 
     Raises:
         NothingMatches: see `match`.
+        BadConfig: see `refuse_quantised`.
         BadOptions, MetaDevice: see `decide_places`.
     """
     model = skeleton.model
@@ -359,6 +361,9 @@ def make_plan(
         device_map=device_map,
     )
     filled = {each.target for each in matched.filled}
+    if matched.unexpected:
+        stored_as = {each.target: each.stored.dtype for each in matched.placements}
+        refuse_quantised(matched.unexpected, skeleton.slots, stored_as)
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
     # What is tied to a stored tensor of another shape is not missing either (INF-2).

@@ -1,0 +1,53 @@
+"""Parts of quantised weights, told by their names: a plain load cannot put them together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import torch
+
+from reference_loader.errors import BadConfig
+
+# What stands after the parameter's name: compressed-tensors, FP8 by blocks, MXFP4, bitsandbytes.
+AFTER = ("_packed", "_scale", "_scale_inv", "_blocks", "_scales", ".absmax", ".quant_map")
+
+# What stands in place of `weight`: GPTQ and AWQ, LLM.int8(), MLX.
+INSTEAD = ("qweight", "SCB", "scales")
+
+# A weight that is stored in one of these is whole, whatever stands beside it.
+WHOLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def refuse_quantised(
+    left_over: Iterable[str], slots: Collection[str], stored_as: Mapping[str, torch.dtype]
+) -> None:
+    """Raise where the parts of a quantised weight are stored and the parameter itself is not.
+
+    A loader that passes them over leaves the parameter at random values, or without its scale.
+    They are told by their names: only the quantization config says more, and it is missing.
+
+    Args:
+        left_over: names that are stored and no slot of the model.
+        slots: names of the model's parameters and buffers.
+        stored_as: slot to the dtype of the stored tensor that fills it.
+
+    Raises:
+        BadConfig: naming the first of the parts (MIS-7).
+    """
+    for name in sorted(left_over):
+        parameter = _parameter(name)
+        if parameter in slots and stored_as.get(parameter) not in WHOLE:
+            raise BadConfig(
+                f"The checkpoint stores {name!r}, a part of a quantised {parameter!r}, but the "
+                "config has no `quantization_config`.",
+                "Take the config.json that belongs to the weights, or save them dequantised.",
+            )
+
+
+def _parameter(name: str) -> str:
+    """The parameter that the name is a part of, if it is one; "" if it is none."""
+    for ending in AFTER:
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    module, _, last = name.rpartition(".")
+    return f"{module}.weight" if last in INSTEAD else ""
