@@ -32,7 +32,7 @@ CASES = [
         "inf/base-missing", ("INF-2", "INF-1"), faults=("missing-key", "missing-norm"), model=BASE
     ),
     Case("inf/warns-of-missing", ("INF-7", "INF-2"), faults=("missing-head",)),
-    Case("inf/warns-of-missing-plain", ("INF-7",), faults=("missing-norm",), plain=True),
+    Case("inf/warns-of-missing-plain", ("INF-7", "MIS-1"), faults=("missing-norm",), plain=True),
     Case(
         "inf/warns-of-mismatched",
         ("INF-7", "INF-5", "MIS-2"),
