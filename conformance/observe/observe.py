@@ -180,7 +180,7 @@ def _load(run: Callable[[], Any], case: Case, source: Path) -> tuple[Any, Observ
         ended_input(),
         own_temporary_folder(),
         poisoned,
-        noted_interrupts() as interrupts,
+        noted_interrupts("STA-16" in case.clauses) as interrupts,
     ):
         snapshot, peak = Snapshot(whole="STA-11" in case.clauses), _peak_bytes()
         files = source_files(source)

@@ -108,13 +108,18 @@ def put_back(snapshot: Snapshot) -> Iterator[None]:
 
 
 @contextmanager
-def noted_interrupts() -> Iterator[list[int]]:
+def noted_interrupts(expected: bool = False) -> Iterator[list[int]]:
     """Within, an interrupt of the process is noted, and raises `KeyboardInterrupt` as ever.
 
     A loader may raise that error too; then nothing is noted.
+
+    Args:
+        expected: whether an interrupt is part of the case: then it also raises where the process
+            ignores interrupts, as a shell has its background jobs do.
     """
     noted: list[int] = []
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.getsignal(signal.SIGINT)
+    usual = before is signal.default_int_handler or (expected and before is signal.SIG_IGN)
     if not usual or threading.current_thread() is not threading.main_thread():
         yield noted
         return
@@ -127,7 +132,7 @@ def noted_interrupts() -> Iterator[list[int]]:
     try:
         yield noted
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES
+from conformance.observe.loaders import reference
+from conformance.observe.observe import observe
 from conformance.world.process import SURROUNDINGS, process_state, surrounded
 from conformance.world.snapshot import Snapshot
 
@@ -134,3 +138,16 @@ def test_code_of_a_checkpoint_is_not_looked_for_on_the_path_of_an_earlier_load(
     with surrounded(("own-module-cache",)):
         assert str(tmp_path) not in sys.path
     assert str(tmp_path) in sys.path
+
+
+def test_a_case_of_an_interrupt_is_one_in_a_background_job_too(case: Callable[[str], Case]) -> None:
+    """A shell starts a background job with interrupts ignored, and Python leaves them so."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        seen = observe(case("sta/interrupted"), reference).observation
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert seen.exception is not None
+    assert seen.exception["types"][0] == "KeyboardInterrupt"
