@@ -123,7 +123,7 @@ def steps() -> list[Step]:
         step("conformance spec", shows="TIE-1"),
         step("conformance spec TIE-1", shows="TIE-1"),
         step("conformance spec --format markdown --out spec.md", leaves="spec.md"),
-        step("conformance selftest --clause TIE-1", shows=r"\d+ mutants, 0 survive"),
+        step("conformance selftest --stage CNV", shows=r"\d+ mutants, 0 survive"),
         step(
             "conformance bench --case tiny --rounds 1 --contender reference --contender stock"
             " --out out/bench",
