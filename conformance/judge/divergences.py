@@ -171,7 +171,8 @@ def _field(observation: Observation, place: str) -> Any:
     if top == "device map":
         return observation.device_map
     values = {"config": observation.config, "generation_config": observation.generation_config}
-    return (values.get(top) or {}).get(inner.partition(".")[0])
+    fields = values.get(top)
+    return fields.get(inner.partition(".")[0]) if isinstance(fields, Mapping) else fields
 
 
 def _classes(observation: Observation, other: Observation) -> dict[str, str]:

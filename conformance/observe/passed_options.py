@@ -83,7 +83,8 @@ def changed_options(
     """
     return {
         f"{place} passed": (then, now)
-        for place in before.keys() & after.keys()
+        for place in before
+        if place in after
         for then, now in [_differing(before[place], after[place])]
         if then != now
     }

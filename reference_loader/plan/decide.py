@@ -361,11 +361,11 @@ def make_plan(
         device_map=device_map,
     )
     filled = {each.target for each in matched.filled}
-    if matched.unexpected:
-        stored_as = {each.target: each.stored.dtype for each in matched.placements}
-        refuse_quantised(matched.unexpected, skeleton.slots, stored_as)
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled
+    if matched.unexpected:
+        stored_as = {each.target: each.stored.dtype for each in matched.placements}
+        refuse_quantised(matched.unexpected, lacking - ties.provided, stored_as)
     # What is tied to a stored tensor of another shape is not missing either (INF-2).
     differing = {mismatch.name for mismatch in matched.mismatched}
     tied = {name for group in ties.groups if differing.intersection(group) for name in group}

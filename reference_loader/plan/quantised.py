@@ -19,7 +19,7 @@ WHOLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def refuse_quantised(
-    left_over: Iterable[str], slots: Collection[str], stored_as: Mapping[str, torch.dtype]
+    left_over: Iterable[str], lacking: Collection[str], stored_as: Mapping[str, torch.dtype]
 ) -> None:
     """Raise where the parts of a quantised weight are stored and the parameter itself is not.
 
@@ -28,7 +28,7 @@ def refuse_quantised(
 
     Args:
         left_over: names that are stored and no slot of the model.
-        slots: names of the model's parameters and buffers.
+        lacking: slots that nothing stored fills: no tensor, no conversion, no tie.
         stored_as: slot to the dtype of the stored tensor that fills it.
 
     Raises:
@@ -36,7 +36,7 @@ def refuse_quantised(
     """
     for name in sorted(left_over):
         parameter = _parameter(name)
-        if parameter in slots and stored_as.get(parameter) not in WHOLE:
+        if parameter in lacking or stored_as.get(parameter, torch.float32) not in WHOLE:
             raise BadConfig(
                 f"The checkpoint stores {name!r}, a part of a quantised {parameter!r}, but the "
                 "config has no `quantization_config`.",

@@ -825,6 +825,9 @@ def test_a_case_of_the_hub_runs_again_by_its_id(run: Run, tmp_path: Path) -> Non
         (["compare", "4.57.6", "5.0.0", "--fail-onn", "x"], 64, "did you mean --fail-on"),
         (["compare", "a", "b", "--fail-on", "x"], 64, "'x' is none of"),
         (["bisect", "tie/equal"], 64, "--good"),
+        (["check", "-j", "0"], 64, "'0' is not a number of 1 or more"),
+        (["check", "--loader", "a:b", "-j", "-2"], 64, "'-2' is not a number of 1 or more"),
+        (["compare", "a", "b", "-j", "two"], 64, "'two' is not a number of 1 or more"),
     ],
 )
 def test_help_and_errors_of_usage_import_no_torch(words: list[str], code: int, said: str) -> None:

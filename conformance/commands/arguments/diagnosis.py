@@ -11,6 +11,7 @@ from conformance.commands.arguments.shared import (
     add_selection,
     add_trust,
     add_unjudged,
+    positive,
 )
 from conformance.results.impacts import IMPACTS
 
@@ -41,7 +42,7 @@ def check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j",
         "--jobs",
-        type=int,
+        type=positive,
         metavar="N",
         help="how many processes judge at the same time; each holds a model (default: one for each "
         "core, at most 4, for the cases of the specification; 1 for a checkpoint)",

@@ -21,6 +21,17 @@ class UsageError(ValueError):
     """The arguments name something that does not exist: exit code 64."""
 
 
+def positive(text: str) -> int:
+    """A number of things, at least one.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """The arguments `--case` and `--clause`, which several commands take."""
     parser.add_argument(

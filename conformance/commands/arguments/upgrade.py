@@ -14,6 +14,7 @@ from conformance.commands.arguments.shared import (
     add_timeout,
     add_trust,
     add_unjudged,
+    positive,
 )
 from conformance.judge.changes import DEFAULT_FAIL_ON, FAIL_ON
 
@@ -47,7 +48,7 @@ def compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j",
         "--jobs",
-        type=int,
+        type=positive,
         default=max(1, min(4, os.cpu_count() or 1)),
         metavar="N",
         help="how many targets are judged at the same time (default: %(default)s)",
