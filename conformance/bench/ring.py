@@ -32,6 +32,7 @@ from conformance.world.memory import forget
 from reference_loader.fill.copies import Copy, Crew
 from reference_loader.fill.ring import Lane
 from reference_loader.formats.safetensors import MappedFile, read_header
+from reference_loader.plan.workers import BESIDE
 
 MIB = 2**20
 
@@ -56,8 +57,9 @@ class Weights:
     def load(self, setting: Setting) -> float:
         """Fill the device's memory through a pinned ring of the setting; the seconds it took."""
         started = time.perf_counter()
-        lanes = [Lane(self.device, setting.size, setting.slots) for _ in range(setting.lanes)]
-        with Crew(setting.size, list(lanes)) as crew:
+        piece = setting.size - BESIDE
+        lanes = [Lane(self.device, piece, setting.slots) for _ in range(setting.lanes)]
+        with Crew(piece, list(lanes)) as crew:
             for copy in self._copies:
                 crew.carry(copy)
         return time.perf_counter() - started

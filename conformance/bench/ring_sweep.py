@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reference_loader.plan.workers import LANES, SLOT, SLOTS
+from reference_loader.plan.workers import BESIDE, LANES, SLOT, SLOTS
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is swept: threads, slots of each, bytes of a slot."""
+    """What is swept: threads, slots of each, bytes of a slot's memory."""
 
     lanes: int = LANES
     slots: int = SLOTS
-    size: int = SLOT
+    size: int = SLOT + BESIDE
 
 
 @dataclass(frozen=True)

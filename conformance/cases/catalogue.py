@@ -56,8 +56,11 @@ def catalogue(device: str = "cpu") -> tuple[Case, ...]:
 
 
 def _movable(case: Case) -> bool:
+    # Which NaN a cast makes of a NaN is the device's: `gpu.CASES` has such casts without NaN.
+    cast_nan = "extreme-values" in case.faults and "dtype" in case.options
     return (
-        case.input_class == VALID
+        not cast_nan
+        and case.input_class == VALID
         and "device_map" not in case.options
         and (case.hub, case.under, case.threads) == (None, (), 1)
     )

@@ -86,6 +86,14 @@ def tied(name: str, where: dict[str, Any]) -> Case:
     return on_disk(f"plc/gpu-tied-{name}", *clauses, device_map=where, recipe=TIED)
 
 
+def extreme(name: str, recipe: str, dtype: str) -> Case:
+    """Infinities, subnormals and what float16 has not, cast. NaN is left out, see `catalogue`."""
+    options = {"dtype": Torch(dtype)}
+    faults = ("extreme-numbers",)
+    identifier = f"dty/gpu-extreme-numbers-{name}"
+    return placed(identifier, "DTY-7", device_map=0, recipe=recipe, faults=faults, options=options)
+
+
 def _named(identifier: str, dtype: str) -> str:
     return identifier if dtype == "float32" else f"{identifier}-{dtype}"
 
@@ -97,6 +105,8 @@ _CASES = [
     *(spread(name, dtype) for name in SPLIT | TWO for dtype in HALVES),
     *(by_budget(name, mode) for name in BUDGETS for mode in ("auto", "sequential")),
     *(by_budget("spills-to-disk", mode) for mode in ("balanced", "balanced_low_0")),
+    *(extreme(f"as-{dtype}", "llama-f32", dtype) for dtype in ("float32", *HALVES)),
+    extreme("of-bf16", "llama-bf16-2", "float16"),
     placed("plc/gpu-tied", "TIE-1", "PLC-1", device_map=0, recipe=TIED),
     tied("apart", {"model": 0, "lm_head": "cpu"}),
     tied("apart-the-other-way", {"model": "cpu", "lm_head": 0}),

@@ -169,12 +169,13 @@ def _not_applicable(case: Case, expected: Observation) -> str | None:
 
 
 def _drawn(case: Case, expected: Observation) -> str | None:
-    """On a GPU, the tensors that no file holds: no clause says which generator draws them."""
-    if case.device == "cpu" or expected.info is None:
+    """On a GPU, weights that are drawn at random: no clause says which generator draws them."""
+    before, after = (expected.state.get(when, {}).get("rng") for when in ("before", "after"))
+    if case.device == "cpu" or before == after:
         return None
-    fields = ("missing_keys", "mismatched_keys")
-    fresh = [name for field in fields for name in expected.info.get(field, {}).get("values", ())]
-    return f"drawn at random, on the GPU or not: {', '.join(fresh)}" if fresh else None
+    fields, info = ("missing_keys", "mismatched_keys"), expected.info or {}
+    fresh = [name for field in fields for name in info.get(field, {}).get("values", ())]
+    return f"drawn at random, on the GPU or not: {', '.join(fresh) or 'a missing weight'}"
 
 
 def _class_fails(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:

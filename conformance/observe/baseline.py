@@ -26,11 +26,14 @@ def baseline(case: Case) -> Case | None:
     """The same checkpoint and model class, loaded from the folder into memory; None for a case
     whose clauses do not need it.
 
-    A case on a GPU is loaded onto that GPU alone, which is where accelerate computes.
+    A case on a GPU is loaded onto that GPU alone, which is where accelerate computes, unless
+    `max_memory` leaves it nothing.
     """
     if any(clause in case.clauses for clause in IN_MEMORY):
         left_out: tuple[str, ...] = (*PLACING, *GIVEN)
-        given: dict[str, Any] = {} if case.device == "cpu" else {"device_map": case.device}
+        unused = case.options.get("max_memory", {}).get(0) == 0
+        on_cpu = case.device == "cpu" or unused
+        given: dict[str, Any] = {} if on_cpu else {"device_map": case.device}
     elif any(clause in case.clauses for clause in FROM_FOLDER):
         left_out = OF_THE_HUB
         published = case.hub.config if case.hub is not None else ""

@@ -91,9 +91,10 @@ class Lane:
                 return
         values = _read_piece(piece, slot)
         with torch.cuda.stream(self._stream):  # nothing, for None
-            # Sent as it is stored and cast there: fewer bytes on the way, and no core is needed.
-            arrived = values.to(self._device, non_blocking=True)
-            piece.destination.copy_(arrived, non_blocking=True)
+            if values.dtype != piece.destination.dtype or not piece.destination.is_contiguous():
+                # Sent as it is stored and cast there: fewer bytes on the way, no core is needed.
+                values = values.to(self._device, non_blocking=True)
+            piece.destination.copy_(values, non_blocking=True)
             if sent is not None:
                 sent.record()
         self._slots.rotate(-1)
@@ -156,7 +157,10 @@ def _read_file(
 def _read(file: MappedFile, memory: memoryview, start: int, done: int, stop: int) -> None:
     """Read the bytes from `done` to `stop` of what begins at `start` of the file."""
     while done < stop:
-        count = os.preadv(file.descriptor, [memory[done:stop]], start + done)
+        try:
+            count = os.preadv(file.descriptor, [memory[done:stop]], start + done)
+        except OSError as cause:
+            raise BadTensorFile(f"{file.path} could not be read: {cause}.") from cause
         if not count:
             raise BadTensorFile(f"{file.path} became shorter while it was read.")
         done += count

@@ -16,8 +16,11 @@ from reference_loader.plan.decisions import Action, Conversion, Placement, Worke
 # Bytes of a file that are cast at a time: they are read and cast within a core's cache.
 CHUNK = 2**21
 
+# Torch pins memory in powers of two: a slot leaves room for the margin that the ring adds.
+BESIDE = 2**14
+
 # To a GPU: bytes of one pinned slot, slots of a thread, threads; enough to keep a PCIe link busy.
-SLOT = 2**23
+SLOT = 2**23 - BESIDE
 SLOTS = 2
 LANES = 8
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,20 @@ import torch
 from torch import nn
 
 from reference_loader import from_pretrained
-from reference_loader.errors import LoadError
 
 pytestmark = pytest.mark.gpu
 
 DTYPES = ("float16", "bfloat16", "float32")
 
-# torch.cuda gives memory in blocks of 512 bytes.
-BLOCK = 512
-
 # On top of the model, while it is loaded.
 MOST_BESIDE = 200 * 10**6
 
 
-def blocks(model: nn.Module) -> int:
-    """Bytes that the tensors of the model take on the first GPU, each rounded up to blocks."""
+def size_there(model: nn.Module) -> int:
+    """Bytes of the tensors that the model has on the first GPU."""
     named = [*model.parameters(), *model.buffers()]
     storages = {t.untyped_storage().data_ptr(): t.nbytes for t in named if t.device.index == 0}
-    return sum(-(-size // BLOCK) * BLOCK for size in storages.values())
+    return sum(storages.values())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -40,7 +38,7 @@ def test_what_is_held_is_the_model(
     before = held()
     torch.cuda.reset_peak_memory_stats(0)
     model = from_pretrained(medium, dtype=dtype, device_map=0)
-    peak, wanted = torch.cuda.max_memory_allocated(0) - before, blocks(model)
+    peak, wanted = torch.cuda.max_memory_allocated(0) - before, size_there(model)
     record_property("peak", peak)
     assert held() - before == wanted
     assert peak <= wanted + MOST_BESIDE
@@ -60,7 +58,7 @@ def test_hooks_are_where_something_moves(medium: Path, held: Callable[[], int]) 
     """One device needs none; with a layer on the CPU the GPU holds all but that layer."""
     whole = from_pretrained(medium, device_map=0)
     assert not any(hasattr(module, "_hf_hook") for module in whole.modules())
-    layer, all_of_it = blocks(whole.model.layers[1]), blocks(whole)
+    layer, all_of_it = size_there(whole.model.layers[1]), size_there(whole)
     del whole
     before = held()
     places = dict.fromkeys(("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"), 0)
@@ -72,15 +70,25 @@ def test_hooks_are_where_something_moves(medium: Path, held: Callable[[], int]) 
     assert all_of_it - layer <= held() - before < all_of_it
 
 
-def test_a_load_that_is_refused_midway_leaves_nothing(
-    medium: Path, held: Callable[[], int]
+def test_a_load_that_fails_midway_leaves_nothing(
+    medium: Path, held: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The head comes last, must be written, and there is no folder: the rest is there by then."""
-    before = held()
+    """The disk fails when half of the checkpoint has been read."""
+    before, read, left = held(), os.preadv, 42 * 10**6
+
+    def failing(*given: Any) -> int:
+        nonlocal left
+        left -= (count := read(*given))
+        if left < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return count
+
     torch.cuda.reset_peak_memory_stats(0)
-    with pytest.raises(LoadError, match="offload_folder"):
-        from_pretrained(medium, device_map={"model": 0, "lm_head": "disk"}, use_safetensors=False)
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        from_pretrained(medium, device_map=0)
     assert torch.cuda.max_memory_allocated(0) > before + 10**7, "some of it was there"
+    monkeypatch.undo()
     assert held() == before
 
 
