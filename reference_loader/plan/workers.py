@@ -20,7 +20,7 @@ CHUNK = 2**21
 BESIDE = 2**14
 
 # To a GPU: bytes of one pinned slot, slots of a thread, threads; enough to keep a PCIe link busy.
-SLOT = 2**23 - BESIDE
+SLOT = 2**24 - BESIDE
 SLOTS = 2
 LANES = 8
 

@@ -285,6 +285,20 @@ def test_what_fails_in_a_thread_fails_the_load(tmp_path: Path) -> None:
             way([Copy(whole.views["large"], torch.empty(3 * CHUNK), whole.file)])
 
 
+def test_a_read_that_fails_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a disk's own error is, it is an `OSError`."""
+
+    def failing(*given: Any) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    whole = Whole(tmp_path, {"large": torch.zeros(3 * CHUNK)})
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(LoadError, match=r"weights\.safetensors could not be read: .*Input/output"):
+        through_slots([Copy(whole.views["large"], torch.empty(3 * CHUNK), whole.file)])
+
+
 @pytest.mark.parametrize("slots", [1, 2, 5])
 def test_any_ring_carries_all(tmp_path: Path, slots: int) -> None:
     """Of slots no larger than a page, or larger than the tensor, of any number."""
