@@ -13,7 +13,7 @@ from pathlib import Path
 from conformance.cases.case import Case
 from conformance.cases.catalogue import IDS
 from conformance.cases.folder_kinds import notes
-from conformance.commands.arguments.shared import HarnessError, UsageError
+from conformance.commands.arguments.shared import PROCESSES, HarnessError, UsageError
 from conformance.commands.selection import model_class, own_of, refuse_code, selected
 from conformance.deviations import deviations, stale
 from conformance.judge.apart import judge_apart
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         raise HarnessError(f"--device {options.device}: {reason}")
     trusted: bool = options.trust_remote_code
     own = own_of(options.checkpoints, options.model_class, trusted=trusted)
-    cases = selected(own, options.case, options.clause, options.device)
+    cases = selected(own, options.case, options.clause, options.device, options.arch)
     for folder in own.folders:
         refuse_code(folder, trusted, model_class(own.model))
     for note in notes(own.folders):
@@ -44,10 +44,6 @@ def run(options: argparse.Namespace) -> int:
         return check(cases, options.loader, options.out, show_as, options.device, jobs=options.jobs)
     except UnknownLoader as error:
         raise UsageError(str(error)) from error
-
-
-# How many processes judge the suite's own cases at the same time.
-PROCESSES = max(1, min(4, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)

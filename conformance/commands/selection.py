@@ -7,13 +7,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from conformance.architectures.build import NotBuilt, checkpoint
+from conformance.architectures.types import model_types
+from conformance.cases.architectures import architecture_cases
 from conformance.cases.case import Case
 from conformance.cases.catalogue import catalogue, on, select
 from conformance.cases.own import NO_CHECKPOINT, Own, own_cases
 from conformance.commands.arguments.shared import HarnessError, UsageError
 from conformance.releases.prober import TargetUnusable
 from conformance.releases.targets import BadTarget, TargetNotMade
+from conformance.report.console import progress
 from conformance.spec import clauses
+from conformance.world.messages import quiet
 from conformance_fixtures.tokens import BadToken
 from reference_loader.errors import RemoteCodeRefused
 from reference_loader.model.choose import choose
@@ -49,16 +54,43 @@ def refuse_code(folder: Path, trusted: bool, model: type | None = None) -> None:
         return
 
 
-def selected(
-    own: Own, patterns: Sequence[str], identifiers: Sequence[str], device: str = "cpu"
-) -> list[Case]:
-    """The cases of the checkpoints, or of the fixtures, that `--case` and `--clause` select.
+def of_architectures(patterns: Sequence[str]) -> list[Case]:
+    """The cases on tiny checkpoints of the model types that `--arch` names, which are written.
+
+    A type that cannot be built here is named on stderr, with the reason.
 
     Raises:
-        UsageError: a clause does not exist, or no case is left.
+        UsageError: no model type of the installed release matches.
+    """
+    chosen = model_types(patterns)
+    if not chosen:
+        raise UsageError(f"--arch: no model type of transformers matches {list(patterns)}")
+    folders = {}
+    for name, model_type in progress(chosen.items(), len(chosen)):
+        try:
+            with quiet():
+                folders[name] = checkpoint(model_type)
+        except NotBuilt as reason:
+            print(f"not built: {name}: {reason}", file=sys.stderr)
+    return architecture_cases(folders)
+
+
+def selected(
+    own: Own,
+    patterns: Sequence[str],
+    identifiers: Sequence[str],
+    device: str = "cpu",
+    architectures: Sequence[str] = (),
+) -> list[Case]:
+    """The cases that `--case` and `--clause` select of those of the checkpoints, of the model
+    types, or of the fixtures.
+
+    Raises:
+        UsageError: a clause or model type does not exist, or no case is left.
     """
     known_clauses(identifiers)
-    offered = [on(device, case) for case in own_cases(own)] or list(catalogue(device))
+    given = own_cases(own) + (of_architectures(architectures) if architectures else [])
+    offered = [on(device, case) for case in given] or list(catalogue(device))
     try:
         cases = select(offered, patterns, identifiers)
     except BadToken as error:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -38,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Run `conformance selftest`: try the mutants; the exit code."""
     known_clauses(options.clause)
     chosen = [*options.clause, *(c.id for c in clauses().values() if c.stage in options.stage)]
-    return selftest(chosen)
+    return selftest(chosen, options.jobs)
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,12 @@ class Bench:
         clauses = dict.fromkeys(clause for each in caught for clause in each)
         return Trial(mutant, tuple(clauses), sum(map(bool, caught)), len(cases))
 
-    def false_alarms(self, cases: Iterable[Case]) -> list[Result]:
-        """The verdicts on an honest copy of stock that are not as they should be, explained."""
+    def false_alarm(self, case: Case) -> Result | None:
+        """The verdict on an honest copy of stock if it is not as it should be, explained."""
         session = self._session_of_mutant(honest, "honest")
-        return [
-            judge(case, session)
-            for case in cases
-            if self._verdict(case, session).status not in (AGREE, KNOWN)
-        ]
+        if self._verdict(case, session).status in (AGREE, KNOWN):
+            return None
+        return judge(case, session)
 
     def _session_of_mutant(self, loader: Loader, name: str) -> Session:
         """The selftest's session with a mutant as its loader."""
@@ -114,23 +115,32 @@ def caught_by(mutant: Mutant, result: Result, session: Session) -> tuple[str, ..
     return tuple(dict.fromkeys(divergence.clause for divergence in found))
 
 
-def selftest(chosen: Sequence[str] = ()) -> int:
+def selftest(chosen: Sequence[str] = (), jobs: int = 1) -> int:
     """Try every mutant and show what caught it; 1 if one survives or an alarm is false.
 
     Args:
         chosen: try only the mutants of these clauses, and the honest copy in the cases that cite
             them; all if empty.
+        jobs: how many processes try mutants at the same time; with 1 it is this one.
     """
     mutants = [each for each in MUTANTS.values() if not chosen or each.clause in chosen]
     cases = [case for case in CASES if not chosen or set(chosen) & set(case.clauses)]
     if chosen and not mutants:
         raise UsageError(f"there are no mutants of {', '.join(chosen)}")
-    torch.set_num_threads(
-        1
-    )  # the models are tiny: a second thread waits, and on a busy machine spins
-    bench = Bench(open_session("stock"))
-    alarms = bench.false_alarms(progress(cases, len(cases)))
-    trials = [bench.try_mutant(mutant) for mutant in progress(mutants, len(mutants))]
+    with ExitStack() as stack:
+        if jobs > 1:  # forked before this process loads anything
+            fork = multiprocessing.get_context("fork")
+            pool = stack.enter_context(ProcessPoolExecutor(jobs, fork, _open_bench))
+            judged = pool.map(_false_alarm, cases)
+            tried = pool.map(_tried, [mutant.name for mutant in mutants])
+        else:
+            _open_bench()
+            judged, tried = map(_false_alarm, cases), map(_tried, [each.name for each in mutants])
+        alarms = [alarm for alarm in progress(judged, len(cases)) if alarm is not None]
+        trials = [
+            Trial(mutant, *found)
+            for mutant, found in zip(mutants, progress(tried, len(mutants)), strict=True)
+        ]
     screen = console()
     screen.print(_mutant_table(trials))
     for result in alarms:
@@ -138,6 +148,27 @@ def selftest(chosen: Sequence[str] = ()) -> int:
         screen.print(Text("\n".join(lines)), soft_wrap=True)
     screen.print(Text(_selftest_foot(trials, alarms, len(cases))), soft_wrap=True)
     return 1 if alarms or not all(trial.killed for trial in trials) else 0
+
+
+# The bench of this process: the one of `selftest`, or one of those beside it.
+_BENCHES: list[Bench] = []
+
+
+def _open_bench() -> None:
+    """Open the bench of this process: it has loaded once with both loaders."""
+    torch.set_num_threads(1)  # the models are tiny: a second thread waits, or spins on a busy core
+    _BENCHES[:] = [Bench(open_session("stock"))]
+
+
+def _false_alarm(case: Case) -> Result | None:
+    """See `Bench.false_alarm`."""
+    return _BENCHES[0].false_alarm(case)
+
+
+def _tried(name: str) -> tuple[tuple[str, ...], int, int]:
+    """See `Bench.try_mutant`: a trial without its mutant, which no process can hand on."""
+    trial = _BENCHES[0].try_mutant(MUTANTS[name])
+    return trial.caught_by, trial.catching, trial.cases
 
 
 def _selftest_foot(trials: Sequence[Trial], alarms: Sequence[Result], cases: int) -> str:

@@ -27,8 +27,8 @@ from conformance.spec import STAGES
 
 NONE_FOUND = "none found"
 
-# What the ids of cases on a user's checkpoints begin with.
-OWN = "own/"
+# What the ids of cases on a user's checkpoints begin with, and those on tiny ones of model types.
+OWN, ARCH = "own/", "arch/"
 
 # Fields of an entry that no `[[deviation.in]]` changes.
 ABOUT = ("id", "clause", "impact", "upstream")
@@ -55,9 +55,12 @@ class Range:
     def concerns(self, case: str, release: str) -> bool:
         """Whether the deviation is known for the case in the release, within this range.
 
-        A user's checkpoint is in no list of cases: there it is known by clause, kind and place.
+        A user's checkpoint is in no list of cases: there it is known by clause, kind and place. So
+        it is on the tiny checkpoint of a model type, unless the range names types (`arch/TYPE/*`).
         """
-        listed = case.startswith(OWN) or any(fnmatch.fnmatchcase(case, each) for each in self.cases)
+        of_types = all(each.startswith(ARCH) for each in self.cases)
+        anywhere = case.startswith(OWN) or (case.startswith(ARCH) and not of_types)
+        listed = anywhere or any(fnmatch.fnmatchcase(case, each) for each in self.cases)
         return self.is_of(release) and listed
 
     def is_of(self, release: str) -> bool:
@@ -170,7 +173,7 @@ def known(
                 each
                 for each in concerned
                 if each[1].covers(divergence)
-                and (not case.startswith(OWN) or each[0].clause == divergence.clause)
+                and (not case.startswith((OWN, ARCH)) or each[0].clause == divergence.clause)
             ),
             None,
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from conformance.cases.case import Case
 from conformance.cases.catalogue import CASES
+from conformance.deviations import ARCH
 from conformance.judge import diagnose
 from conformance.judge.verdict import Judged, blank, ended, verdict
 from conformance.observe.baseline import baseline
@@ -145,6 +146,8 @@ def rerun(case: Case, session: Session) -> str:
         case_glob = f"*/{form}"
         words += ["--model-class", case.model] * (bool(case.model) and not case.optional)
         words += ["--trust-remote-code"] * (case.options.get("trust_remote_code") is True)
+    if case.id.startswith(ARCH):
+        words += ["--arch", case.id.split("/")[1]]
     words += ["--case", case_glob]
     if session.loader_name != "stock":
         words += ["--loader", session.loader_name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -55,10 +56,14 @@ def _takes_generator(func: Callable[..., Any]) -> bool | None:
     Functions in Python, such as those of `torch.nn.init`, say so by their signature; the others by
     the tags and arguments of their operator.
     """
-    if isinstance(func, FunctionType) and "generator" in inspect.signature(func).parameters:
-        return True
+    if isinstance(func, FunctionType):
+        with suppress(ValueError):  # it wraps one that is not in Python
+            if "generator" in inspect.signature(func).parameters:
+                return True
     packet = getattr(torch.ops.aten, getattr(func, "__name__", ""), None)
-    overloads = [getattr(packet, name) for name in packet.overloads()] if packet else []
+    if not isinstance(packet, torch._ops.OpOverloadPacket):  # or a method of any object
+        return None
+    overloads = [getattr(packet, name) for name in packet.overloads()]
     if not any(SEEDED in overload.tags for overload in overloads):
         return None
     return any(a.name == "generator" for each in overloads for a in each._schema.arguments)

@@ -740,9 +740,9 @@ def test_fixture_writes_a_checkpoint_with_its_faults(run: Run, tmp_path: Path) -
 def test_selftest_is_a_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from conformance.commands import selftest
 
-    monkeypatch.setattr(selftest, "selftest", lambda chosen: 1)
+    monkeypatch.setattr(selftest, "selftest", lambda chosen, jobs: jobs == 3)
 
-    assert run("selftest")[0] == 1
+    assert run("selftest", "-j", "3")[0] == 1
 
 
 def test_help_is_no_error(run: Run) -> None:

@@ -30,6 +30,14 @@ def check(parser: argparse.ArgumentParser) -> None:
         metavar="stock|reference|MODULE:ATTR",
         help="what to judge: a callable f(cls, path, **kwargs); cls may be None (default: stock)",
     )
+    parser.add_argument(
+        "--arch",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="judge tiny checkpoints of these model types of the installed transformers, such as "
+        "'qwen*', which are written first; repeatable",
+    )
     add_selection(parser)
     add_model_class(parser)
     add_trust(parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from conformance.releases.prober import LOAD_SECONDS
@@ -11,6 +12,10 @@ TARGETS = (
     "a target is `current`, a release such as 4.57.6, requirements joined by commas such as "
     "transformers==5.0.0,accelerate==1.10.1, or python:PATH; a folder is a checkpoint"
 )
+
+
+# How many processes judge the suite's own cases at the same time.
+PROCESSES = max(1, min(4, os.cpu_count() or 1))
 
 
 class HarnessError(RuntimeError):

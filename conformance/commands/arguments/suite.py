@@ -7,6 +7,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from conformance.commands.arguments.shared import PROCESSES, positive
 from conformance.spec import STAGES
 from conformance_fixtures.llama2_7b_geometry import NAME
 
@@ -28,6 +29,15 @@ def selftest(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="ID",
         help="try only the mutants of this clause, such as TIE-1; repeatable",
+    )
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=positive,
+        default=PROCESSES,
+        metavar="N",
+        help="how many processes try mutants at the same time (default: one for each core, at "
+        "most 4)",
     )
 
 

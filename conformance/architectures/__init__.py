@@ -1,0 +1,1 @@
+"""A tiny checkpoint of every model type that the installed transformers knows, made by rule."""
