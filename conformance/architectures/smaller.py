@@ -7,7 +7,7 @@ class refuses what came out, the next of `SCALES` is tried.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,20 @@ NO_WIDTHS = re.compile(
     r"(num|in|audio)_chan|per_layer|position|_id$|index|prob|kernel|image|layers|heads|num_embed"
 )
 # Fields that count layers, and words by which a field counts something else.
-LAYERS = re.compile(r"layers?$|depth$|blocks$")
-NO_LAYERS = re.compile(
-    r"adapter|feat_extract|shared|rope|insert|window|dense|mtp|nextn|conv|lstm|postnet|out_|skip"
-    r"|global|head_in|feature_layer"
+NO_LAYERS = (
+    "adapter|feat_extract|shared|rope|insert|window|dense|mtp|nextn|conv|lstm|postnet|out_|skip"
+    "|global|head_in|feature_layer"
 )
+LAYERS = re.compile(rf"^(?!.*({NO_LAYERS})).*(layers?|depth|blocks)$")
 # Lists with an entry for each layer, or with the number of layers of each stage.
 BY_LAYER = re.compile(r"layer_types|block_types?$|layers_block_type|attention_types|mlp_layer")
 BY_STAGE = re.compile(r"depths")
 VOCABULARY = re.compile(r"^vocab|vocab_size$")
 POSITIONS = re.compile(r"^n_positions$|max_(source_|target_)?position")
+EXPERTS, CHOSEN = (
+    re.compile(r"^(?!.*shared).*experts$"),
+    re.compile(r"experts_per_tok|moe_(top)?k$"),
+)
 MOST_POSITIONS, MOST_EXPERTS, MOST_CHOSEN = 512, 8, 2
 
 # No width becomes less than this.
@@ -59,14 +63,13 @@ SCALES = (
 # What no rule can know, by model type: fields that the defaults leave out or contradict, set before
 # the rule; a dot leads into a part.
 FORECAST = {"prediction_length": 4, "context_length": 8}
-HEAD_WIDTH = 16
+HEADS = {"head_dim": 16}
 EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     # A forecast's length is the user's to say.
     **dict.fromkeys(("autoformer", "informer", "time_series_transformer"), FORECAST),
     # Defaults that contradict each other.
     "aya_vision": {"vision_config.num_attention_heads": 12},
     "dbrx": {"attn_config.rope_theta": 10000.0},
-    "reformer": {"is_decoder": True},
     "vitmatte": {"fusion_hidden_sizes": [256, 128, 64, 32]},
     # Sizes that have no default, or None.
     "chameleon": {"vocabulary_map": {"<image>": 5}},
@@ -82,9 +85,9 @@ EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     "hiera": {"decoder_hidden_size": 64, "decoder_depth": 1, "decoder_num_heads": 4},
     **dict.fromkeys(
         ("hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl_text", "ministral"),
-        {"head_dim": HEAD_WIDTH},
+        HEADS,
     ),
-    "hunyuan_vl": {"text_config.head_dim": HEAD_WIDTH},
+    "hunyuan_vl": {"text_config.head_dim": 16},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "moonshine_streaming": {"num_key_value_heads": 8},
     "nemotron": {"num_key_value_heads": 8},
@@ -128,20 +131,18 @@ def _smaller(name: str, value: Any, scale: Scale) -> Any:
 
 def _smaller_number(name: str, value: int, scale: Scale) -> int:
     """A number's value as the scale makes it: the first rule that knows the name."""
-    most: Callable[[int], int] = lambda limit: min(value, limit)  # noqa: E731
-    if VOCABULARY.search(name):
-        return most(scale.vocabulary)
-    if POSITIONS.search(name):
-        return most(MOST_POSITIONS)
+    most = (
+        (VOCABULARY, scale.vocabulary),
+        (POSITIONS, MOST_POSITIONS),
+        (CHOSEN, MOST_CHOSEN),
+        (EXPERTS, MOST_EXPERTS),
+        (LAYERS, scale.layers),
+    )
+    for named, limit in most:
+        if named.search(name):
+            return min(value, limit)
     if name == "pad_token_id":  # a row of the embedding, which others need not be
         return value if value < scale.vocabulary else 0
-    if re.search(r"experts_per_tok|moe_(top)?k$", name):
-        return most(MOST_CHOSEN)
-    if name.endswith("experts") and "shared" not in name:
-        return most(MOST_EXPERTS)
-    if LAYERS.search(name) and not NO_LAYERS.search(name):
-        return most(scale.layers)
-    if WIDTHS.search(name) and not NO_WIDTHS.search(name):
-        divided, rest = divmod(value, scale.divisor)
-        return value if rest or divided < LEAST_WIDTH else divided
-    return value
+    divided, rest = divmod(value, scale.divisor)
+    is_width = WIDTHS.search(name) and not NO_WIDTHS.search(name)
+    return value if not is_width or rest or divided < LEAST_WIDTH else divided

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 # published is most often one of them.
 PUBLISHED = (
     *("SEQ_TO_SEQ_CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MASKED_LM", "CAUSAL_LM", "PRETRAINING"),
-    *("SPEECH_SEQ_2_SEQ", "CTC", "IMAGE_CLASSIFICATION", "OBJECT_DETECTION"),
+    *("SPEECH_SEQ_2_SEQ", "CTC", "ZERO_SHOT_IMAGE_CLASSIFICATION", "IMAGE_CLASSIFICATION"),
 )
 
 

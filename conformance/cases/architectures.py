@@ -1,4 +1,4 @@
-"""The cases on tiny checkpoints of every model type: ways of loading that need no knowledge of it."""
+"""The cases on tiny checkpoints of every model type: what can be asked of any of them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ from conformance.inspect import doctor_table, footprint_table
 from conformance.inspect.doctor import examine
 from conformance.inspect.footprint import BadBudget, explain, named, parse_budgets, planned
 from conformance.results.text import plain_lines
+from reference_loader.errors import LoadError
 from reference_loader.options import Options
+from reference_loader.plan.decide import refuse_mismatches
 from reference_loader.source.checkpoint import open_folder
 
 
@@ -32,6 +34,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(plain_lines(str(decided)))
         footprint_table.show(explained)
+        if not options.ignore_mismatched_sizes:
+            try:
+                refuse_mismatches(decided.mismatched)
+            except LoadError as error:
+                print(f"\nA load is refused, {error.code}: {error}")
     return 0
 
 

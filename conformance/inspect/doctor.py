@@ -20,6 +20,7 @@ from reference_loader.errors import (
     LoadError,
     NothingMatches,
     UnknownModelClass,
+    UnsupportedConversion,
     UnsupportedOption,
     WeightsNotFound,
 )
@@ -33,6 +34,9 @@ from reference_loader.source.weight_names import weight_names
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
+
+# The kind of finding that says that no model was planned: its tensors were not held against it.
+NOT_JUDGED = "not-judged"
 
 # Bytes that are looked at at once.
 PIECE = 1 << 22
@@ -84,8 +88,11 @@ class Examined:
 
     @property
     def exit_code(self) -> int:
-        """1 if any finding is an error, else 0."""
-        return int(any(finding.severity == ERROR for finding in self.findings))
+        """1 if any finding is an error; else 2 if the tensors could not be held against the model,
+        else 0."""
+        if any(finding.severity == ERROR for finding in self.findings):
+            return 1
+        return 2 if any(finding.kind == NOT_JUDGED for finding in self.findings) else 0
 
 
 # Is told how many bytes will be read, and gives what is told of each piece (`report.doctor.bar`).
@@ -285,8 +292,9 @@ def _against_the_model(
             variant=options.variant,
             trust_remote_code=options.trust_remote_code,
         )
-    except (UnknownModelClass, UnsupportedOption) as error:
-        yield _of(error, "config.json", NOTE)
+    except (UnknownModelClass, UnsupportedOption, UnsupportedConversion) as error:
+        told = f"Names, shapes and missing tensors were not judged. {error.message}"
+        yield Finding(WARNING, NOT_JUDGED, "config.json", None, told, error.hint)
         return
     except WeightsNotFound:
         return

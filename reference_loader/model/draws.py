@@ -60,8 +60,8 @@ def _takes_generator(func: Callable[..., Any]) -> bool | None:
         with suppress(ValueError):  # it wraps one that is not in Python
             if "generator" in inspect.signature(func).parameters:
                 return True
-    packet = getattr(torch.ops.aten, getattr(func, "__name__", ""), None)
-    if not isinstance(packet, torch._ops.OpOverloadPacket):  # or a method of any object
+    packet: Any = getattr(torch.ops.aten, getattr(func, "__name__", ""), None)
+    if type(packet).__name__ != "OpOverloadPacket":  # or a method of any object
         return None
     overloads = [getattr(packet, name) for name in packet.overloads()]
     if not any(SEEDED in overload.tags for overload in overloads):

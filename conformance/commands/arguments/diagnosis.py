@@ -75,7 +75,7 @@ def explain(parser: argparse.ArgumentParser) -> None:
         "--check",
         action="store_true",
         help="show all that is wrong with the checkpoint; reads the weights; exit code 1 for an "
-        "error",
+        "error, 2 if its tensors could not be held against the model",
     )
     parser.add_argument(
         "--revision", default="main", help="a branch, tag or commit on the Hub (default: main)"

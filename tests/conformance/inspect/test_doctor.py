@@ -119,6 +119,32 @@ def test_code_and_stray_shards_are_told(tmp_path: Path) -> None:
     assert (WARNING, "stray-file", "model-00003-of-00003.safetensors") in kinds
 
 
+def test_what_is_not_held_against_the_model_is_no_verdict(tmp_path: Path) -> None:
+    """A quantised checkpoint: its files are read, its names and shapes are nobody's."""
+    folder = Path(shutil.copytree(materialise("llama-f32"), tmp_path / "mine"))
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    examined = examine(folder)
+    (found,) = examined.findings
+    assert (found.severity, found.kind, found.file) == (WARNING, "not-judged", "config.json")
+    assert found.told.startswith("Names, shapes and missing tensors were not judged.")
+    assert examined.exit_code == 2
+    (folder / "model.safetensors").write_bytes(b"")
+    assert examine(folder).exit_code == 1, "an error weighs more"
+
+
+def test_a_plan_of_a_wrong_shape_says_that_the_load_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = str(materialise("llama-f32", ["wrong-shape"]))
+    refused = "A load is refused, shape-mismatch: size mismatch for model.layers.0.mlp.up_proj.weight: [63"
+    assert cli.main(["explain", folder]) == 0
+    assert refused in capsys.readouterr().out
+    assert cli.main(["explain", folder, "--ignore-mismatched-sizes"]) == 0
+    assert "refused" not in capsys.readouterr().out
+
+
 def test_memory_does_not_depend_on_the_size(
     tmp_path: Path, stretch: Callable[..., None], highest_memory: Any
 ) -> None:
