@@ -138,7 +138,7 @@ def test_a_plan_of_a_wrong_shape_says_that_the_load_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = str(materialise("llama-f32", ["wrong-shape"]))
-    refused = "A load is refused, shape-mismatch: size mismatch for model.layers.0.mlp.up_proj.weight: [63"
+    refused = "A load is refused, shape-mismatch: size mismatch for model.layers.0.mlp.up_proj"
     assert cli.main(["explain", folder]) == 0
     assert refused in capsys.readouterr().out
     assert cli.main(["explain", folder, "--ignore-mismatched-sizes"]) == 0
