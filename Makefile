@@ -40,9 +40,10 @@ test: lint docs-check  ## lint, types, freshness of the docs, then all tests but
 test-slow: $(STAMP)  ## the tests that `make test` leaves out to stay within five minutes
 	$(BIN)/python -m pytest -o strict=true -n auto --dist worksteal -m "slow and not gpu" $(ARGS)
 
-test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50, every causal language model; some minutes
+test-nightly: $(STAMP)  ## 1,000 random checkpoints instead of 50, every model type; half an hour
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -o strict=true \
-	  tests/reference_loader/test_differential.py tests/reference_loader/test_every_causal_lm.py $(ARGS)
+	  tests/reference_loader/test_differential.py tests/reference_loader/test_every_architecture.py $(ARGS)
+	@$(BIN)/conformance check --arch '*' $(ARGS)
 
 test-stable: $(STAMP)  ## an honest copy judged twenty times: order, threads, workers, cache
 	STABILITY_ROUNDS=20 $(BIN)/python -m pytest -o strict=true tests/conformance/test_stability.py $(ARGS)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from conformance.architectures.build import NotBuilt, checkpoint
-from conformance.architectures.types import model_types
+from conformance.architectures.types import ModelType, model_types
 from conformance.cases.architectures import architecture_cases
 from conformance.cases.case import Case
 from conformance.cases.catalogue import catalogue, on, select
 from conformance.cases.own import NO_CHECKPOINT, Own, own_cases
-from conformance.commands.arguments.shared import HarnessError, UsageError
+from conformance.commands.arguments.shared import PROCESSES, HarnessError, UsageError
 from conformance.releases.prober import TargetUnusable
 from conformance.releases.targets import BadTarget, TargetNotMade
 from conformance.report.console import progress
@@ -65,14 +69,26 @@ def of_architectures(patterns: Sequence[str]) -> list[Case]:
     chosen = model_types(patterns)
     if not chosen:
         raise UsageError(f"--arch: no model type of transformers matches {list(patterns)}")
-    folders = {}
-    for name, model_type in progress(chosen.items(), len(chosen)):
-        try:
-            with quiet():
-                folders[name] = checkpoint(model_type)
-        except NotBuilt as reason:
+    # In processes apart: those that judge are forked of this one, which must not have used torch.
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(PROCESSES, len(chosen)), fork) as pool:
+        found = pool.map(_folder_or_reason, chosen.values())
+        written = dict(zip(chosen, progress(found, len(chosen)), strict=True))
+    for name, reason in written.items():
+        if isinstance(reason, str):
             print(f"not built: {name}: {reason}", file=sys.stderr)
+    folders = {name: folder for name, folder in written.items() if isinstance(folder, Path)}
     return architecture_cases(folders)
+
+
+def _folder_or_reason(model_type: ModelType) -> Path | str:
+    """The folder of a model type's tiny checkpoint, or why there is none."""
+    torch.set_num_threads(1)
+    with quiet():
+        try:
+            return checkpoint(model_type)
+        except NotBuilt as reason:
+            return str(reason)
 
 
 def selected(
