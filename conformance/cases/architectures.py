@@ -14,7 +14,7 @@ from conformance.deviations import ARCH
 # the same of any.
 FORMS = (
     *("as-saved", "bfloat16", "device-map-cpu", "disk-offload", "saved-again"),
-    *("sharded", "missing-key", "stray-key", "base"),
+    *("missing-key", "base"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,13 @@ from conformance.cases.case import Case
 from conformance.cases.catalogue import IDS
 from conformance.cases.folder_kinds import notes
 from conformance.commands.arguments.shared import PROCESSES, HarnessError, UsageError
-from conformance.commands.selection import model_class, own_of, refuse_code, selected
+from conformance.commands.selection import (
+    model_class,
+    of_architectures,
+    own_of,
+    refuse_code,
+    selected,
+)
 from conformance.deviations import deviations, stale
 from conformance.judge.apart import judge_apart
 from conformance.judge.session import Session, find_session, header, judge_all, open_session
@@ -34,16 +41,19 @@ def run(options: argparse.Namespace) -> int:
         raise HarnessError(f"--device {options.device}: {reason}")
     trusted: bool = options.trust_remote_code
     own = own_of(options.checkpoints, options.model_class, trusted=trusted)
-    cases = selected(own, options.case, options.clause, options.device, options.arch)
-    for folder in own.folders:
-        refuse_code(folder, trusted, model_class(own.model))
-    for note in notes(own.folders):
-        print(note, file=sys.stderr)
     show_as = Shown(options.format == "markdown", tuple(options.impact), options.allow_unjudged)
-    try:
-        return check(cases, options.loader, options.out, show_as, options.device, jobs=options.jobs)
-    except UnknownLoader as error:
-        raise UsageError(str(error)) from error
+    with tempfile.TemporaryDirectory(prefix="conformance-architectures-") as folder:
+        types = of_architectures(options.arch, Path(folder)) if options.arch else []
+        cases = selected(own, options.case, options.clause, options.device, types)
+        for each in own.folders:
+            refuse_code(each, trusted, model_class(own.model))
+        for note in notes(own.folders):
+            print(note, file=sys.stderr)
+        loader, out, device = options.loader, options.out, options.device
+        try:
+            return check(cases, loader, out, show_as, device, jobs=options.jobs)
+        except UnknownLoader as error:
+            raise UsageError(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from conformance.architectures.build import NotBuilt, checkpoint
+from conformance.architectures.build import NotBuilt, write
 from conformance.architectures.types import ModelType, model_types
 from conformance.cases.architectures import architecture_cases
 from conformance.cases.case import Case
@@ -58,8 +58,8 @@ def refuse_code(folder: Path, trusted: bool, model: type | None = None) -> None:
         return
 
 
-def of_architectures(patterns: Sequence[str]) -> list[Case]:
-    """The cases on tiny checkpoints of the model types that `--arch` names, which are written.
+def of_architectures(patterns: Sequence[str], folder: Path) -> list[Case]:
+    """The cases on tiny checkpoints of the model types that `--arch` names, written in `folder`.
 
     A type that cannot be built here is named on stderr, with the reason.
 
@@ -71,24 +71,25 @@ def of_architectures(patterns: Sequence[str]) -> list[Case]:
         raise UsageError(f"--arch: no model type of transformers matches {list(patterns)}")
     # In processes apart: those that judge are forked of this one, which must not have used torch.
     fork = multiprocessing.get_context("fork")
+    folders = {name: folder / name for name in chosen}
     with ProcessPoolExecutor(min(PROCESSES, len(chosen)), fork) as pool:
-        found = pool.map(_folder_or_reason, chosen.values())
-        written = dict(zip(chosen, progress(found, len(chosen)), strict=True))
-    for name, reason in written.items():
-        if isinstance(reason, str):
+        found = pool.map(_why_not_built, chosen.values(), folders.values())
+        reasons = dict(zip(chosen, progress(found, len(chosen)), strict=True))
+    for name, reason in reasons.items():
+        if reason:
             print(f"not built: {name}: {reason}", file=sys.stderr)
-    folders = {name: folder for name, folder in written.items() if isinstance(folder, Path)}
-    return architecture_cases(folders)
+    return architecture_cases({n: each for n, each in folders.items() if not reasons[n]})
 
 
-def _folder_or_reason(model_type: ModelType) -> Path | str:
-    """The folder of a model type's tiny checkpoint, or why there is none."""
+def _why_not_built(model_type: ModelType, folder: Path) -> str:
+    """Write the tiny checkpoint of a model type; why there is none, "" if there is one."""
     torch.set_num_threads(1)
     with quiet():
         try:
-            return checkpoint(model_type)
+            write(model_type, folder)
         except NotBuilt as reason:
             return str(reason)
+    return ""
 
 
 def selected(
@@ -96,16 +97,16 @@ def selected(
     patterns: Sequence[str],
     identifiers: Sequence[str],
     device: str = "cpu",
-    architectures: Sequence[str] = (),
+    architectures: Sequence[Case] = (),
 ) -> list[Case]:
-    """The cases that `--case` and `--clause` select of those of the checkpoints, of the model
+    """The cases that `--case` and `--clause` select of those of the checkpoints and of the model
     types, or of the fixtures.
 
     Raises:
-        UsageError: a clause or model type does not exist, or no case is left.
+        UsageError: a clause does not exist, or no case is left.
     """
     known_clauses(identifiers)
-    given = own_cases(own) + (of_architectures(architectures) if architectures else [])
+    given = [*own_cases(own), *architectures]
     offered = [on(device, case) for case in given] or list(catalogue(device))
     try:
         cases = select(offered, patterns, identifiers)

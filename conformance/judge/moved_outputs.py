@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from conformance.results.records import Divergence, Observation
 
 # Units in the last place of the largest logit: what the order of additions alone may move. It is
@@ -28,6 +30,19 @@ def without_small_moves(
     if units <= TOLERANCE and not further:
         return others, told
     return [*others, *(replace(fact, detail=told) for fact in outputs)], ""
+
+
+def only_rounded(expected: Observation, actual: Observation) -> bool:
+    """Whether the logits of two loads of one release are equal to within the tolerance."""
+    wanted, found = expected.logits, actual.logits
+    if not wanted or not found or len(wanted) != len(found):
+        return False
+    facts = [seen.outputs["logits"] for seen in (expected, actual)]
+    if any(facts[0][name] != facts[1][name] for name in ("dtype", "shape")):
+        return False
+    epsilon = torch.finfo(getattr(torch, facts[0]["dtype"].removeprefix("torch."))).eps
+    furthest = max(abs(a - b) for a, b in zip(wanted, found, strict=True))
+    return furthest <= TOLERANCE * epsilon * max(map(abs, wanted))
 
 
 def _is_tensor(fact: Divergence) -> bool:

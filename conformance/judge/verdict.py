@@ -16,6 +16,8 @@ from conformance.cases.case import ACCEPTABLE, INVALID, Case
 from conformance.deviations import deviations, known
 from conformance.judge.checks import objections
 from conformance.judge.divergences import compare
+from conformance.judge.moved_outputs import only_rounded
+from conformance.observe.baseline import on_users_disk
 from conformance.results.impacts import gravest, of_kind
 from conformance.results.records import (
     AGREE,
@@ -82,6 +84,8 @@ def verdict(
         )
         divergences = (*found, *(d for d in differences if (d.kind, d.where) not in seen))
     divergences = _of_fresh(expected, divergences)
+    if on_users_disk(case) and only_rounded(expected, actual):
+        divergences = tuple(each for each in divergences if each.kind != "output")
     if case.folder is not None and case.threads > 1:
         divergences = _of_a_race(case, divergences)
     result = replace(result, divergences=divergences, digest=digest(actual))

@@ -23,6 +23,7 @@ from conformance.cases.case import (
     SEED,
     Case,
 )
+from conformance.observe.baseline import on_users_disk
 from conformance.observe.facts import (
     model_of,
     observe_config,
@@ -263,7 +264,7 @@ def _with_outputs(case: Case, model: Any, seen: Observation, measured: bool) -> 
     return replace(
         seen,
         outputs=observe_outputs(model, case.greedy, case.new_tokens),
-        logits=observe_logits(model) if "OUT-2" in case.clauses else None,
+        logits=observe_logits(model) if "OUT-2" in case.clauses or on_users_disk(case) else None,
         accuracy=accuracy(model) if measured else None,
     )
 
