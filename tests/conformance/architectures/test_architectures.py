@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, LlamaConfig, SwinConfig
 
 from conformance.architectures import build as build_module
 from conformance.architectures import smaller
-from conformance.architectures.build import NotBuilt, checkpoint, write
+from conformance.architectures.build import NotBuilt, write
 from conformance.architectures.smaller import EXCEPTIONS, SCALES, Scale, shrink
 from conformance.architectures.types import ModelType, model_types
 from conformance_fixtures.files import read_safetensors
@@ -117,23 +117,6 @@ def test_what_cannot_be_built_says_why(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(build_module, "MOST_PARAMETERS", 10)
     with pytest.raises(NotBuilt, match=r"it has [0-9,]+ parameters"):
         write(model_types(["llama"])["llama"], tmp_path / "large")
-
-
-def test_a_checkpoint_is_written_once_and_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build_module, "cache_root", lambda: tmp_path)
-    llama = model_types(["llama"])["llama"]
-    folder = checkpoint(llama)
-    written = (folder / "model.safetensors").stat().st_mtime_ns
-
-    assert checkpoint(llama) == folder
-    assert (folder / "model.safetensors").stat().st_mtime_ns == written
-
-    monkeypatch.setattr(build_module, "MOST_PARAMETERS", 10)
-    with pytest.raises(NotBuilt):
-        checkpoint(model_types(["gpt2"])["gpt2"])
-    assert [path.name for path in folder.parent.iterdir()] == ["llama"]
 
 
 def test_the_rules_stay_short() -> None:
