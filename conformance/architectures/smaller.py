@@ -28,8 +28,8 @@ NO_LAYERS = (
 LAYERS = re.compile(rf"^(?!.*({NO_LAYERS})).*(layers?|depth|blocks)$")
 # Lists with an entry for each layer, or with the number of layers of each stage.
 BY_LAYER = re.compile(r"layer_types|block_types?$|layers_block_type|attention_types|mlp_layer")
-BY_STAGE = re.compile(r"depths")
-VOCABULARY = re.compile(r"^vocab|vocab_size$")
+BY_STAGE, MOST_STAGES = re.compile(r"depths"), 4
+VOCABULARY = re.compile(r"^vocab|vocab(_size)?$")
 POSITIONS = re.compile(r"^n_positions$|max_(source_|target_)?position")
 EXPERTS, CHOSEN = (
     re.compile(r"^(?!.*shared).*experts$"),
@@ -73,6 +73,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     "vitmatte": {"fusion_hidden_sizes": [256, 128, 64, 32]},
     # Sizes that have no default, or None.
     "chameleon": {"vocabulary_map": {"<image>": 5}},
+    "emu3": {"vocabulary_map": {"<image>": 5, "<|extra_200|>": 6}},
     "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense", "sparse"]},
     "diffusion_gemma": {
         "text_config.num_experts": 4,
@@ -102,31 +103,49 @@ EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 def shrink(config: Any, scale: Scale) -> Any:
     """Make a config, and its parts, as small as the scale says; the config."""
-    for name, value in list(vars(config).items()):
-        if name.startswith("_"):
-            continue
+    fields = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+    counts = {n: v for n, v in fields.items() if isinstance(v, int) and LAYERS.search(n)}
+    for name, value in fields.items():
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             shrink(value, scale)
-        elif (smaller := _smaller(name, value, scale)) != value:
+        elif (smaller := _smaller(name, value, scale, set(counts.values()))) != value:
             setattr(config, name, smaller)
     return config
 
 
-def _smaller(name: str, value: Any, scale: Scale) -> Any:
-    """A field's value as the scale makes it."""
+def _smaller(name: str, value: Any, scale: Scale, layers: set[int]) -> Any:
+    """A field's value as the scale makes it; `layers` are the numbers of layers there are."""
     if isinstance(value, int) and not isinstance(value, bool):
         return _smaller_number(name, value, scale)
-    if not isinstance(value, list | tuple) or not value:
-        return value
-    if BY_LAYER.search(name):
-        return value[: scale.layers]
-    if all(isinstance(each, int) and not isinstance(each, bool) for each in value):
-        if BY_STAGE.search(name):
-            return type(value)(min(each, 2) for each in value)
-        divided = [_smaller_number(name, each, scale) for each in value]
-        if all(a != b for a, b in zip(value, divided, strict=True)):
-            return type(value)(divided)
+    if isinstance(value, dict):
+        return _smaller_dict(value, scale)
+    if isinstance(value, list | tuple) and value:
+        return _smaller_list(name, value, scale, layers)
     return value
+
+
+def _smaller_list(name: str, value: Any, scale: Scale, layers: set[int]) -> Any:
+    """A list without the layers that are cut, or with numbers divided alike."""
+    if BY_LAYER.search(name) or (len(value) in layers and len(value) > MOST_STAGES):
+        kept = value[: scale.layers]
+        return type(value)(_smaller(name, each, scale, set()) for each in kept)
+    if not all(isinstance(each, int) and not isinstance(each, bool) for each in value):
+        return value
+    if BY_STAGE.search(name):
+        return type(value)(min(each, 2) for each in value)
+    divided = [_smaller_number(name, each, scale) for each in value]
+    alike = all(a != b for a, b in zip(value, divided, strict=True))
+    return type(value)(divided) if alike else value
+
+
+def _smaller_dict(value: dict[Any, Any], scale: Scale) -> dict[Any, Any]:
+    """A dict without the layers that are cut, and the parts of a rotary embedding divided."""
+    kept = {k: v for k, v in value.items() if not isinstance(k, int) or k < scale.layers}
+    if (sections := kept.get("mrope_section")) and not sum(sections) % scale.divisor:
+        divided = [each // scale.divisor for each in sections]
+        divided[0] += sum(sections) // scale.divisor - sum(divided)
+        kept["mrope_section"] = divided
+    return kept
 
 
 def _smaller_number(name: str, value: int, scale: Scale) -> int:

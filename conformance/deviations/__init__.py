@@ -31,7 +31,7 @@ NONE_FOUND = "none found"
 OWN, ARCH = "own/", "arch/"
 
 # Fields of an entry that no `[[deviation.in]]` changes.
-ABOUT = ("id", "clause", "impact", "upstream")
+ABOUT = ("id", "clause", "impact", "upstream", "test")
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,14 @@ class Range:
         A user's checkpoint is in no list of cases: there it is known by clause, kind and place. So
         it is on the tiny checkpoint of a model type, unless the range names types (`arch/TYPE/*`).
         """
-        of_types = all(each.startswith(ARCH) for each in self.cases)
-        anywhere = case.startswith(OWN) or (case.startswith(ARCH) and not of_types)
+        anywhere = case.startswith(OWN) or (case.startswith(ARCH) and not self.of_types)
         listed = anywhere or any(fnmatch.fnmatchcase(case, each) for each in self.cases)
         return self.is_of(release) and listed
+
+    @property
+    def of_types(self) -> bool:
+        """Whether the range names model types, and by `where` the weights of theirs it is about."""
+        return all(each.startswith(ARCH) for each in self.cases)
 
     def is_of(self, release: str) -> bool:
         """Whether the deviation is known in the release at all, within this range."""
@@ -88,6 +92,7 @@ class Deviation:
             with it there is one for each table, which takes the fields that it leaves out from the
             entry.
         upstream: the thread about it; "none found" if there is none.
+        test: the first line of a test of it for transformers itself; "" where the cases say enough.
     """
 
     id: str
@@ -96,6 +101,7 @@ class Deviation:
     reason: str
     ranges: tuple[Range, ...]
     upstream: str = NONE_FOUND
+    test: str = ""
 
     @property
     def releases(self) -> str:
@@ -173,7 +179,11 @@ def known(
                 each
                 for each in concerned
                 if each[1].covers(divergence)
-                and (not case.startswith((OWN, ARCH)) or each[0].clause == divergence.clause)
+                and (
+                    not case.startswith((OWN, ARCH))
+                    or each[1].of_types
+                    or each[0].clause == divergence.clause
+                )
             ),
             None,
         )

@@ -77,7 +77,8 @@ def _bug_row(deviation: Deviation) -> str:
     if upstream != NONE_FOUND:
         *_, owner, repository, _, number = upstream.split("/")
         upstream = f"[{owner}/{repository}#{number}]({upstream})"
-    what = f"{' '.join(reasons)} (`{deviation.id}`, {deviation.clause})"
+    test = f" A test begins: `{deviation.test}`." if deviation.test else ""
+    what = f"{' '.join(reasons)}{test} (`{deviation.id}`, {deviation.clause})"
     cells = (what, f"`{deviation.releases}`", ", ".join(cases), upstream)
     return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
 
