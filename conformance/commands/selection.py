@@ -11,8 +11,6 @@ from pathlib import Path
 
 import torch
 
-from conformance.architectures.build import NotBuilt, write
-from conformance.architectures.types import ModelType, model_types
 from conformance.cases.architectures import architecture_cases
 from conformance.cases.case import Case
 from conformance.cases.catalogue import catalogue, on, select
@@ -22,6 +20,8 @@ from conformance.releases.prober import TargetUnusable
 from conformance.releases.targets import BadTarget, TargetNotMade
 from conformance.report.console import progress
 from conformance.spec import clauses
+from conformance.world.architectures.build import NotBuilt, write
+from conformance.world.architectures.types import ModelType, model_types
 from conformance.world.messages import quiet
 from conformance_fixtures.tokens import BadToken
 from reference_loader.errors import RemoteCodeRefused

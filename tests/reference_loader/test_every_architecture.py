@@ -1,6 +1,6 @@
 """Every model type of the installed release: the reference reads what the release saves.
 
-By rule, without a list of types: `conformance.architectures` builds a tiny model of each. What it
+By rule, without a list of types: `conformance.world.architectures` builds a tiny model of each. What it
 loads as must be what was saved, bit for bit; ties and loading info too. `make test` takes every
 sixteenth type, `make test-nightly` all of them. How stock loads them is `conformance check --arch`.
 """
@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import reference_loader
-from conformance.architectures.build import NotBuilt, write
-from conformance.architectures.types import model_types
+from conformance.world.architectures.build import NotBuilt, write
+from conformance.world.architectures.types import model_types
 from conformance.world.messages import quiet
 from reference_loader.errors import LoadError, UnsupportedOption
 

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from conformance import cli
-from conformance.architectures.build import write
-from conformance.architectures.types import model_types
 from conformance.cases.architectures import FORMS, architecture_cases
 from conformance.cases.case import Case
 from conformance.commands.arguments.shared import UsageError
@@ -22,6 +20,8 @@ from conformance.deviations import Range, deviations
 from conformance.judge.session import Session, judge, rerun
 from conformance.observe.loaders import stock
 from conformance.results.records import AGREE, DIVERGE, KNOWN
+from conformance.world.architectures.build import write
+from conformance.world.architectures.types import model_types
 
 # Types that have little in common.
 SAMPLE = ("llama", "chinese_clip", "roformer", "mixtral")
@@ -86,7 +86,7 @@ def test_a_glob_that_matches_no_type_is_wrong_usage(tmp_path: Path) -> None:
 def test_a_type_that_cannot_be_built_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from conformance.architectures import build
+    from conformance.world.architectures import build
 
     monkeypatch.setattr(build, "MOST_PARAMETERS", 10)
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from conformance.architectures.smaller import EXCEPTIONS, SCALES, Scale, shrink
-from conformance.architectures.types import ModelType
+from conformance.world.architectures.smaller import EXCEPTIONS, SCALES, Scale, shrink
+from conformance.world.architectures.types import ModelType
 
 # Parameters a tiny model may have: 260 MB in float32.
 MOST_PARAMETERS = 64 * 10**6

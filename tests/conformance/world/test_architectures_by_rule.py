@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, LlamaConfig, SwinConfig
 
-from conformance.architectures import build as build_module
-from conformance.architectures import smaller
-from conformance.architectures.build import NotBuilt, write
-from conformance.architectures.smaller import EXCEPTIONS, SCALES, Scale, shrink
-from conformance.architectures.types import ModelType, model_types
+from conformance.world.architectures import build as build_module
+from conformance.world.architectures import smaller
+from conformance.world.architectures.build import NotBuilt, write
+from conformance.world.architectures.smaller import EXCEPTIONS, SCALES, Scale, shrink
+from conformance.world.architectures.types import ModelType, model_types
 from conformance_fixtures.files import read_safetensors
 
 SMALLEST = SCALES[0]
