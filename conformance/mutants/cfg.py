@@ -78,7 +78,7 @@ def source_forgotten(load: Load) -> None:
 @going_in("CFG-13", "cfg/other-architectures-explicit")
 def architectures_decide(load: Load) -> None:
     """The class that the config names is taken instead of the one that is given."""
-    load.model_class = named_class(load.source)
+    load.model_class, _ = named_class(load.source)
 
 
 @going_in("CFG-15", "cfg/generation-not-json-base")

@@ -53,12 +53,3 @@ def baseline(case: Case) -> Case | None:
         threads=1,
         copied=False,
     )
-
-
-def on_users_disk(case: Case) -> bool:
-    """Whether weights of a checkpoint that was not made here are offloaded to disk.
-
-    They lie in memory as their file has them, and which kernel multiplies them depends on where a
-    row begins: outputs are held to rounding there, and on our own checkpoints to the bit.
-    """
-    return case.folder is not None and "OFF-1" in case.clauses

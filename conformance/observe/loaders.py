@@ -16,10 +16,16 @@ class UnknownLoader(ValueError):
 
 
 def stock(model_class: Any, source: str | None, **options: Any) -> Any:
-    """The installed transformers; without a class, the one that the config names."""
+    """The installed transformers; without a class, the one that the config names.
+
+    Some types share the class of another, which would read their config as its own: it is given.
+    """
     if model_class is None and source is not None:
         trusted = options.get("trust_remote_code") is True
-        model_class = named_class(source, trusted, options.get("subfolder") or "")
+        model_class, config = named_class(source, trusted, options.get("subfolder") or "")
+        wanted = getattr(model_class, "config_class", None)
+        if wanted is not None and not isinstance(config, wanted):
+            options.setdefault("config", config)
     return model_class.from_pretrained(source, **options)
 
 
@@ -28,8 +34,8 @@ def reference(model_class: type | None, source: str | None, **options: Any) -> A
     return from_pretrained(source, model_class=model_class, **options)
 
 
-def named_class(source: str, trusted: bool = False, subfolder: str = "") -> type:
-    """The class that the first of the config's `architectures` names.
+def named_class(source: str, trusted: bool = False, subfolder: str = "") -> tuple[type, Any]:
+    """The class that the first of the config's `architectures` names, and the config.
 
     If the code of the checkpoint is trusted and has that class: the Auto class that returns it.
     """
@@ -43,10 +49,10 @@ def named_class(source: str, trusted: bool = False, subfolder: str = "") -> type
         for auto_class, reference in code.items() if trusted else ():
             if str(reference).endswith(f".{name}"):
                 auto: type = getattr(transformers, auto_class)
-                return auto
+                return auto, config
         if hasattr(transformers, name):
             found: type = getattr(transformers, name)
-            return found
+            return found, config
     raise ValueError(f"architectures={config.architectures!r} name no class of transformers")
 
 

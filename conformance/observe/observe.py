@@ -23,7 +23,6 @@ from conformance.cases.case import (
     SEED,
     Case,
 )
-from conformance.observe.baseline import on_users_disk
 from conformance.observe.facts import (
     model_of,
     observe_config,
@@ -34,7 +33,7 @@ from conformance.observe.facts import (
     observe_tensors,
     unchanged,
 )
-from conformance.observe.float64 import accuracy
+from conformance.observe.float64 import SAMPLE, accuracy
 from conformance.observe.gradients import observe_gradients
 from conformance.observe.keywords import keywords
 from conformance.observe.loaders import Loader
@@ -264,9 +263,16 @@ def _with_outputs(case: Case, model: Any, seen: Observation, measured: bool) -> 
     return replace(
         seen,
         outputs=observe_outputs(model, case.greedy, case.new_tokens),
-        logits=observe_logits(model) if "OUT-2" in case.clauses or on_users_disk(case) else None,
+        logits=_logits(case, model),
         accuracy=accuracy(model) if measured else None,
     )
+
+
+def _logits(case: Case, model: Any) -> list[float] | None:
+    """All logits where the case is about them; some on a checkpoint that was not made here."""
+    if "OUT-2" in case.clauses:
+        return observe_logits(model)
+    return observe_logits(model, SAMPLE) if case.folder is not None else None
 
 
 def _with_usage(case: Case, source: Path, loader: Loader, seen: Observation) -> Observation:

@@ -71,17 +71,29 @@ def observe_outputs(model: Any, greedy: bool, new_tokens: int = NEW_TOKENS) -> d
     return facts
 
 
-def observe_logits(model: Any) -> list[float] | None:
-    """Every logit of the prompt, in order; None where the forward fails or returns none."""
+def observe_logits(model: Any, most: int | None = None) -> list[float] | None:
+    """The logits of the prompt, in order, or of a model without a head its first output.
+
+    Args:
+        model: what computes them.
+        most: how many are noted, at even distances; all if None.
+
+    Returns:
+        None where the forward fails.
+    """
     inputs = example_inputs(model)
     if inputs is None:
         return None
     try:
         with poisoned_memory():
-            logits = forward(model, inputs)["logits"]
+            found = forward(model, inputs)
+            logits = found.get("logits", next(iter(found.values())))
     except Exception:  # `observe_outputs` notes it
         return None
-    return None if logits.is_meta else logits.double().reshape(-1).tolist()
+    if logits.is_meta:
+        return None
+    flat = logits.double().reshape(-1)
+    return flat[:: 1 if most is None else -(-len(flat) // most)].tolist()
 
 
 def _greedy(model: Any, inputs: dict[str, torch.Tensor], count: int) -> list[int]:

@@ -205,7 +205,7 @@ def _model_name(case: Case, bundle: Bundle) -> str:
         with suppress(
             ValueError
         ):  # the class is code that the load refuses, as the Auto class does
-            name = named_class(str(case.source()), trusted).__name__
+            name = named_class(str(case.source()), trusted)[0].__name__
     if module.partition(".")[0] in OURS:
         bundle.add(module, name)
     else:

@@ -1,8 +1,8 @@
 """Every model type of the installed release: the reference reads what the release saves.
 
-By rule, without a list of types: `conformance.world.architectures` builds a tiny model of each. What
-it loads as must be what was saved, bit for bit; ties and loading info too. `make test` takes every
-sixteenth type, `make test-nightly` all of them. How stock loads them is `conformance check --arch`.
+By rule, without a list of types: `conformance.world.architectures` builds a tiny model of each.
+What it loads as must be what was saved, bit for bit; ties and loading info too. `make test` takes
+every sixteenth type, `make test-nightly` all. How stock loads them is `conformance check --arch`.
 """
 
 from __future__ import annotations
