@@ -29,6 +29,7 @@ NONE_FOUND = "none found"
 
 # What the ids of cases on a user's checkpoints begin with, and those on tiny ones of model types.
 OWN, ARCH = "own/", "arch/"
+EVERY_TYPE = "arch/*"
 
 # Fields of an entry that no `[[deviation.in]]` changes.
 ABOUT = ("id", "clause", "impact", "upstream", "test")
@@ -64,8 +65,11 @@ class Range:
 
     @property
     def of_types(self) -> bool:
-        """Whether the range names model types, and by `where` the weights of theirs it is about."""
-        return all(each.startswith(ARCH) for each in self.cases)
+        """Whether the range names model types, and by `where` what of theirs it is about.
+
+        `arch/*` names none: it stands for what the suite's own checkpoints do not show.
+        """
+        return all(each.startswith(ARCH) and each != EVERY_TYPE for each in self.cases)
 
     def is_of(self, release: str) -> bool:
         """Whether the deviation is known in the release at all, within this range."""
