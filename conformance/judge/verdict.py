@@ -70,9 +70,13 @@ def verdict(
     result = blank(case, judged, rerun)
     if (unfit := _not_applicable(case, expected) or _drawn(case, expected)) is not None:
         return replace(result, status=SKIP, reason=unfit)
-    divergences = _class_fails(case, expected, actual) or _never_offloaded(case, expected, actual)
+    divergences = (
+        _class_fails(case, expected, actual)
+        or _never_offloaded(case, expected, actual)
+        or _random_model(case, expected, actual)
+    )
     if not divergences:
-        broken = objections(case, expected, baseline)
+        broken = _but_rounding(case, baseline, expected, objections(case, expected, baseline))
         if (unfit := _reference_fails(case, expected, broken)) is not None:
             refused = case.id.startswith(ARCH) and _unsupported(expected)
             return replace(result, status=SKIP if refused else ERROR, reason=unfit)
@@ -84,9 +88,9 @@ def verdict(
         )
         divergences = (*found, *(d for d in differences if (d.kind, d.where) not in seen))
     divergences = _of_fresh(expected, divergences)
-    # On a checkpoint that was not made here outputs are held to rounding, on ours to the bit.
-    if case.folder is not None and only_rounded(expected, actual):
-        divergences = tuple(each for each in divergences if each.kind != "output")
+    divergences = _but_rounding(case, expected, actual, divergences)
+    if case.folder is not None:
+        divergences = _without_outputs_of_fresh(expected, divergences)
     if case.folder is not None and case.threads > 1:
         divergences = _of_a_race(case, divergences)
     result = replace(result, divergences=divergences, digest=digest(actual))
@@ -119,6 +123,26 @@ def _of_fresh(expected: Observation, found: Sequence[Divergence]) -> tuple[Diver
         else d
         for d in found
     )
+
+
+def _without_outputs_of_fresh(
+    expected: Observation, found: Sequence[Divergence]
+) -> tuple[Divergence, ...]:
+    """Where a weight that no file holds has other numbers, so has what is computed with it: that is
+    no divergence of its own."""
+    missing = set((expected.info or {}).get("missing_keys", {}).get("values", ()))
+    if not any(each.kind == "values" and each.where in missing for each in found):
+        return tuple(found)
+    return tuple(each for each in found if each.kind != "output")
+
+
+def _but_rounding(
+    case: Case, expected: Observation | None, actual: Observation, found: Sequence[Divergence]
+) -> tuple[Divergence, ...]:
+    """On a checkpoint that was not made here outputs are held to rounding, on ours to the bit."""
+    if case.folder is None or expected is None or not only_rounded(expected, actual):
+        return tuple(found)
+    return tuple(each for each in found if each.kind != "output")
 
 
 def _of_a_race(case: Case, found: Sequence[Divergence]) -> tuple[Divergence, ...]:
@@ -212,6 +236,16 @@ def _never_offloaded(
         return ()
     wanted = "what the model computes in memory"
     return (Divergence("output", "exception", wanted, theirs, "OFF-1"),)
+
+
+def _random_model(case: Case, expected: Observation, actual: Observation) -> tuple[Divergence, ...]:
+    """Nothing of the checkpoint belongs to the model; a loader returns one all the same."""
+    refused = "NothingMatches" in (expected.exception or {}).get("types", ())
+    if case.folder is None or not refused or actual.exception is not None:
+        return ()
+    return (
+        Divergence("accepted", "(load)", "NothingMatches", "a model of random weights", "MAP-7"),
+    )
 
 
 def _reference_fails(case: Case, expected: Observation, broken: Sequence[Divergence]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,14 @@ import pytest
 from conformance.cases.case import Case
 from conformance.judge.divergences import TENSOR_KINDS
 from conformance.judge.verdict import Judged, verdict
-from conformance.results.records import DIVERGE, ERROR, Divergence, Observation
+from conformance.results.records import (
+    AGREE,
+    DIVERGE,
+    ERROR,
+    SKIP,
+    Divergence,
+    Observation,
+)
 from conformance.spec import clauses
 
 JUDGED = Judged("mine", "5.0.0", "current")
@@ -73,3 +81,78 @@ def test_few_promises_are_borrowed() -> None:
         "TIE-11",
         "USE-18",
     ]
+
+
+# --- a checkpoint that was not made here ---
+
+LOGITS = {"dtype": "torch.float32", "shape": [1, 2], "fingerprint": "one"}
+MOVED = LOGITS | {"fingerprint": "another"}
+FIRST, LAST = [1.0, 2.0], [1.0, 2.0 + 2.0**-22]
+ABSENT = {"types": ["NothingMatches", "LoadError"], "message": "None of the 2 stored keys"}
+
+
+def of_a_user(expected: Observation, actual: Observation, *cited: str) -> Any:
+    case = Case("own/mine/as-saved", cited or ("OUT-1",), "", folder=Path("mine"))
+    return verdict(case, expected, actual, JUDGED, "")
+
+
+@pytest.mark.parametrize(
+    ("logits", "outputs", "status"),
+    [
+        (LAST, {"logits": MOVED}, AGREE),
+        ([1.0, 2.1], {"logits": MOVED}, DIVERGE),
+        (LAST, {"logits": MOVED | {"dtype": "torch.float16"}}, DIVERGE),
+        (LAST, {"logits": MOVED, "tokens": [1]}, DIVERGE),
+        (None, {"logits": MOVED}, DIVERGE),
+        (LAST, {"exception": "RuntimeError: no"}, DIVERGE),
+    ],
+)
+def test_its_outputs_are_held_to_rounding(logits: Any, outputs: Any, status: str) -> None:
+    left = Observation(outputs={"logits": LOGITS}, logits=FIRST, state=STATE)
+    found = replace(left, outputs=outputs, logits=logits)
+
+    assert of_a_user(left, found).status == status
+    assert judged("OUT-1", left, found).status == DIVERGE, "one of ours is held to the bit"
+
+
+def test_what_other_random_weights_compute_is_no_divergence_of_its_own() -> None:
+    info = {"missing_keys": {"values": ["head"]}}
+    tensors = {"head": FACTS | {"fingerprint": "one"}, "body": FACTS | {"fingerprint": "one"}}
+    left = Observation(tensors=tensors, info=info, outputs={"logits": LOGITS}, state=STATE)
+
+    def other(name: str) -> Any:
+        changed = {**tensors, name: tensors[name] | {"fingerprint": "another"}}
+        found = replace(left, tensors=changed, outputs={"logits": MOVED})
+        return [(each.kind, each.where) for each in of_a_user(left, found).divergences]
+
+    assert other("head") == [("values", "head")]
+    assert other("body") == [("values", "body"), ("output", "logits")]
+
+
+def test_a_class_that_never_runs_from_disk_is_told_as_such() -> None:
+    left = Observation(outputs={"exception": "RuntimeError: on meta"}, state=STATE)
+    other = replace(left, outputs={"exception": "RuntimeError: something else"})
+
+    result = of_a_user(left, replace(left, seconds=1.0), "OFF-1")
+    (found,) = result.divergences
+    assert (found.clause, found.kind, found.where) == ("OFF-1", "output", "exception")
+    assert of_a_user(left, other, "OUT-1").status == DIVERGE
+
+
+def test_a_random_model_is_one_where_the_reference_refuses() -> None:
+    refused = Observation(exception=ABSENT, state=STATE)
+    (found,) = of_a_user(refused, Observation(state=STATE)).divergences
+    assert (found.clause, found.kind, found.impact) == ("MAP-7", "accepted", "accepts-bad")
+    assert of_a_user(refused, refused).status == ERROR, "there is no model to judge"
+
+
+@pytest.mark.parametrize(("case", "status"), [("arch/x/base", SKIP), ("own/x/base", ERROR)])
+def test_what_the_reference_does_not_support_is_not_judged(case: str, status: str) -> None:
+    """Of a model type it is skipped with the reason; a user is told that there is no verdict."""
+    told = {"types": ["UnsupportedOption", "LoadError"], "message": "its own from_pretrained"}
+    refused = Observation(exception=told, state=STATE)
+    asked = Case(case, ("MAP-1",), "", folder=Path("mine"))
+
+    result = verdict(asked, refused, Observation(state=STATE), JUDGED, "")
+    assert result.status == status
+    assert "its own from_pretrained" in result.reason
