@@ -57,15 +57,15 @@ class Range:
         """Whether the deviation is known for the case in the release, within this range.
 
         A user's checkpoint is in no list of cases: there it is known by clause, kind and place. So
-        it is on the tiny checkpoint of a model type, unless the range names types (`arch/TYPE/*`).
+        it is on the tiny checkpoint of a model type. What is wrong with one type is known for it.
         """
-        anywhere = case.startswith(OWN) or (case.startswith(ARCH) and not self.of_types)
+        anywhere = case.startswith((OWN, ARCH)) and not self.of_types
         listed = anywhere or any(fnmatch.fnmatchcase(case, each) for each in self.cases)
         return self.is_of(release) and listed
 
     @property
     def of_types(self) -> bool:
-        """Whether the range names model types, and by `where` what of theirs it is about.
+        """Whether the range names model types.
 
         `arch/*` names none: it stands for what the suite's own checkpoints do not show.
         """

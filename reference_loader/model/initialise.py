@@ -23,6 +23,9 @@ from reference_loader.model.skeleton import (
     put,
 )
 
+# In the name of a parameter from which `torch.nn.utils.parametrize` computes a weight.
+PARAMETRIZATIONS = ".parametrizations."
+
 
 def initialise(
     skeleton: Skeleton,
@@ -49,6 +52,14 @@ def initialise(
     for name in skeleton.sharing.names & fresh.keys():  # has the constructor's values already
         vars(model.get_parameter(name)).pop(NEEDS_NO_VALUES, None)
     names = [name for name in fresh if name not in skeleton.sharing.names]
+    # A class that looks at a weight which is computed from several needs values for all of them.
+    lists = {name.rpartition(".")[0] for name in names if PARAMETRIZATIONS in name}
+    companions = {
+        name: parameter
+        for name, parameter in (model.named_parameters() if lists else ())
+        if name.rpartition(".")[0] in lists and name not in fresh
+    }
+    names += companions
     if names:
         # Where the constructor derives one value from others, all of them must have memory.
         for real in ({skeleton.slots[name].order for name in names}, EVERY):
@@ -58,10 +69,12 @@ def initialise(
                 break
         for name in names:
             given = tensors[name]
-            put(model, name, like(given, given.data.to(fresh[name])))
+            put(model, name, like(given, given.data.to(fresh.get(name, dtype))))
     persistent = [name for name in buffers if name in skeleton.slots]
     with torch.no_grad(), on_cpu():
         _run(model, "", None, {*fresh, *persistent}, architecture.initialiser)
+    for name, parameter in companions.items():  # on meta again: the checkpoint holds their values
+        put(model, name, parameter)
 
 
 def _run(

@@ -129,14 +129,21 @@ def test_what_other_random_weights_compute_is_no_divergence_of_its_own() -> None
     assert other("body") == [("values", "body"), ("output", "logits")]
 
 
-def test_a_class_that_never_runs_from_disk_is_told_as_such() -> None:
-    left = Observation(outputs={"exception": "RuntimeError: on meta"}, state=STATE)
-    other = replace(left, outputs={"exception": "RuntimeError: something else"})
+@pytest.mark.parametrize("ours", [{"exception": "RuntimeError: meta"}, {"logits": MOVED}])
+@pytest.mark.parametrize("theirs", [{"exception": "RuntimeError: meta"}, {"logits": MOVED}])
+def test_a_class_that_never_runs_from_disk_is_told_as_such(ours: Any, theirs: Any) -> None:
+    in_memory = Observation(outputs={"logits": LOGITS}, logits=FIRST, state=STATE)
+    case = Case("own/mine/disk-offload", ("OFF-1",), "", folder=Path("mine"))
 
-    result = of_a_user(left, replace(left, seconds=1.0), "OFF-1")
-    (found,) = result.divergences
-    assert (found.clause, found.kind, found.where) == ("OFF-1", "output", "exception")
-    assert of_a_user(left, other, "OUT-1").status == DIVERGE
+    def found(expected: Any, actual: Any) -> Any:
+        both = (replace(in_memory, outputs=each, logits=None) for each in (expected, actual))
+        return verdict(case, *both, JUDGED, "", baseline=in_memory)
+
+    (divergence,) = found(ours, theirs).divergences
+    assert (divergence.clause, divergence.kind, divergence.where) == ("OFF-1", "output", "forward")
+    assert found(in_memory.outputs, theirs).status == DIVERGE
+    assert "forward" not in {each.where for each in found(in_memory.outputs, theirs).divergences}
+    assert found(ours, in_memory.outputs).status == ERROR, "the reference alone is wrong"
 
 
 def test_a_random_model_is_one_where_the_reference_refuses() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -241,3 +242,36 @@ def test_no_module_is_left_to_be_initialised_once_more(tiny: Path) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.init_weights()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+class Normed(PreTrainedModel):
+    """A weight that two parameters give, and an `_init_weights` that looks at it, as stock's does."""
+
+    config_class = TinyConfig
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__(config)
+        self.layer = weight_norm(nn.Linear(3, 4))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            assert module.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("part", ["original0", "original1"])
+def test_half_of_a_weight_norm_is_missing(tiny: Path, part: str) -> None:
+    """MIS-1: the half that is stored is stored, the other one is the constructor's."""
+    name = f"layer.parametrizations.weight.{part}"
+    torch.manual_seed(7)
+    stored = {
+        key: value.detach().clone() for key, value in Normed(TinyConfig()).state_dict().items()
+    }
+    missing = stored.pop(name)
+    write_safetensors(tiny / "model.safetensors", stored)
+    model, info = from_pretrained(tiny, model_class=Normed, output_loading_info=True)
+    assert list(info["missing_keys"]) == [name]
+    found = model.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in stored.items())
+    assert found[name].shape == missing.shape
+    assert found[name].isfinite().all() and found[name].abs().max() > 0
