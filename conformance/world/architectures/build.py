@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from conformance.world.architectures.smaller import EXCEPTIONS, SCALES, Scale, shrink
@@ -28,7 +30,7 @@ class Built:
     """A tiny model, and how it was made.
 
     Attributes:
-        model: in float32 on the CPU, in eval mode; each parameter has values that its name decides.
+        model: in float32 on the CPU, in eval mode; what is stored has values that its name decides.
         scale: by which its config was made small.
     """
 
@@ -77,8 +79,16 @@ def _written(name: str, model_class: Any, scale: Scale, folder: Path) -> Built:
         raise ValueError(f"it has {count:,} parameters")
     torch.manual_seed(0)
     model = model_class(config_class.from_pretrained(folder)).eval()
-    _fill(model)
+    _fill(dict(model.named_parameters()).items(), lambda each: each.requires_grad)
     model.save_pretrained(folder)
+    # A table that is not saved, such as one of sinusoids, is its constructor's.
+    saved: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        saved |= set(load_file(file))
+    rest = {**dict(model.named_parameters()), **dict(model.named_buffers())}.items()
+    if held := [(n, each) for n, each in rest if n in saved and not each.requires_grad]:
+        _fill(held, torch.is_floating_point)
+        model.save_pretrained(folder)
     return Built(model, scale)
 
 
@@ -98,13 +108,15 @@ def _config(name: str, model_class: Any, scale: Scale) -> Any:
 
 
 @torch.no_grad()
-def _fill(model: nn.Module) -> None:
-    """Give each trained parameter values drawn by a generator that its name seeds.
+def _fill(
+    named: Iterable[tuple[str, torch.Tensor]], chosen: Callable[[torch.Tensor], bool]
+) -> None:
+    """Give each chosen tensor values drawn by a generator that its name seeds.
 
-    A frozen one, such as a table of sinusoids, is its constructor's; its class may not save it.
+    Those of buffers and frozen parameters are positive: one may be a variance.
     """
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+    for name, tensor in named:
+        if chosen(tensor):
             seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
-            drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
-            parameter.copy_(drawn * 0.05)
+            drawn = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed)) * 0.05
+            tensor.copy_(drawn if tensor.requires_grad else drawn.abs() + 0.5)

@@ -245,7 +245,7 @@ def test_no_module_is_left_to_be_initialised_once_more(tiny: Path) -> None:
 
 
 class Normed(PreTrainedModel):
-    """A weight that two parameters give, and an `_init_weights` that looks at it, as stock's does."""
+    """A weight that two parameters give, and an `_init_weights` that looks at it."""
 
     config_class = TinyConfig
 
