@@ -16,7 +16,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from conformance.cases.case import INVALID, Case
-from conformance.cases.catalogue import CASES
+from conformance.cases.catalogue import CASES, catalogue
 from conformance.observe.loaders import reference
 from conformance.observe.observe import observe, warm_up
 from conformance.world.hostile_filesystem import disk_full, unprivileged
@@ -138,7 +138,7 @@ def test_what_is_opened_is_heard(tmp_path: Path) -> None:
 
 
 def test_every_fault_is_of_a_case() -> None:
-    used = {fault for case in CASES for fault in case.faults}
+    used = {fault for case in (*CASES, *catalogue("cuda")) for fault in case.faults}
     assert set(FAULTS) - used == WITHOUT_A_CASE
 
 

@@ -1,8 +1,9 @@
 """Every model type of the installed release: the reference reads what the release saves.
 
 By rule, without a list of types: `conformance.world.architectures` builds a tiny model of each.
-What it loads as must be what was saved, bit for bit; ties and loading info too. `make test` takes
-every sixteenth type, `make test-nightly` all. How stock loads them is `conformance check --arch`.
+What it loads as must be what was saved, bit for bit; ties and loading info too. `make test-slow`
+takes every sixteenth type, `make test` a quarter of them, `make test-nightly` all. How stock loads
+them is `conformance check --arch`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from conformance.world.messages import quiet
 from reference_loader.errors import LoadError, UnsupportedOption
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-TYPES = list(model_types().values())[:: 1 if NIGHTLY else 16]
+TYPES = list(model_types().values())
+SLOW = [] if NIGHTLY else [pytest.mark.slow]
+SAMPLE = [
+    pytest.param(each, id=each.name, marks=[] if not number % 64 else SLOW)
+    for number, each in enumerate(TYPES)
+    if NIGHTLY or not number % 16
+]
 FIELDS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
@@ -63,7 +70,7 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
 
 
-@pytest.mark.parametrize("model_type", TYPES, ids=lambda model_type: model_type.name)
+@pytest.mark.parametrize("model_type", SAMPLE)
 def test_it_is_loaded_as_it_was_saved(model_type: Any, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     with quiet():

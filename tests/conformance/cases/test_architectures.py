@@ -24,7 +24,10 @@ from conformance.world.architectures.build import write
 from conformance.world.architectures.types import model_types
 
 # Types that have little in common.
-SAMPLE = ("llama", "chinese_clip", "roformer", "mixtral")
+SAMPLE = (
+    "chinese_clip",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "roformer", "mixtral")),
+)
 
 
 @pytest.fixture(scope="module")

@@ -278,7 +278,7 @@ def test_selftest_tries_the_mutants_of_the_chosen_clauses(
 
 def test_a_stage_is_its_clauses(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[list[str]] = []
-    monkeypatch.setattr(selftest_module, "selftest", lambda chosen: given.append(chosen) or 0)
+    monkeypatch.setattr(selftest_module, "selftest", lambda chosen, _: given.append(chosen) or 0)
 
     for words in ([], ["--stage", "MEM"], ["--clause", "TIE-1", "--stage", "out"]):
         assert main(["selftest", *words]) == 0
