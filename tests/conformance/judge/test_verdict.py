@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,8 @@ def of_a_user(expected: Observation, actual: Observation, *cited: str) -> Any:
     [
         (LAST, {"logits": MOVED}, AGREE),
         ([1.0, 2.1], {"logits": MOVED}, DIVERGE),
+        ([1.0, math.nan], {"logits": MOVED}, DIVERGE),
+        ([1.0, math.inf], {"logits": MOVED}, DIVERGE),
         (LAST, {"logits": MOVED | {"dtype": "torch.float16"}}, DIVERGE),
         (LAST, {"logits": MOVED, "tokens": [1]}, DIVERGE),
         (None, {"logits": MOVED}, DIVERGE),
@@ -144,6 +147,12 @@ def test_a_class_that_never_runs_from_disk_is_told_as_such(ours: Any, theirs: An
     assert found(in_memory.outputs, theirs).status == DIVERGE
     assert "forward" not in {each.where for each in found(in_memory.outputs, theirs).divergences}
     assert found(ours, in_memory.outputs).status == ERROR, "the reference alone is wrong"
+    tensors = {"body": FACTS}
+    changed = {"body": FACTS | {"fingerprint": "another"}}
+    left = replace(in_memory, outputs=ours, logits=None, tensors=tensors)
+    other = replace(left, tensors=changed)
+    told = verdict(case, left, other, JUDGED, "", baseline=in_memory).divergences
+    assert [each.kind for each in told] == ["output", "values"], "the rest is judged"
 
 
 def test_a_random_model_is_one_where_the_reference_refuses() -> None:
