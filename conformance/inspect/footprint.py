@@ -21,7 +21,7 @@ from reference_loader.errors import LoadError
 from reference_loader.formats.stored import Format
 from reference_loader.model.choose import choose
 from reference_loader.options import Options
-from reference_loader.plan.decisions import Action
+from reference_loader.plan.decisions import Action, Conversion
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.source.checkpoint import may_be_id, open_folder
 
@@ -40,7 +40,7 @@ class Part:
     Attributes:
         device: "cpu", "cuda:0", "disk".
         stored, dtype: names of dtypes; `stored` is empty for what no file holds.
-        action: see `reference_loader.plan.decisions.Action`, or "initialised".
+        action: see `reference_loader.plan.decisions.Action`, or "converted", or "initialised".
         tensors, parameters: how many; parameters are elements.
         on_disk, in_memory: bytes.
     """
@@ -157,7 +157,7 @@ def explain(
 
 
 def parts_of(decided: LoadPlan) -> list[Part]:
-    """A plan's footprint: its stored and initialised tensors in groups, the largest first."""
+    """A plan's footprint: stored, converted and initialised tensors in groups, the largest first."""
     found: dict[tuple[str, ...], Part] = {}
 
     def part(device: str, stored: str, dtype: str, action: str) -> Part:
@@ -174,6 +174,14 @@ def parts_of(decided: LoadPlan) -> list[Part]:
         each.parameters += stored.nbytes // stored.dtype.itemsize
         each.on_disk += stored.nbytes
         each.in_memory += 0 if where == DISK else placement.nbytes
+    for made in decided.conversions:
+        stored, where = made.sources[0].dtype, str(made.device)
+        each = part(where, _dtype_name(stored), _dtype_name(made.dtype), "converted")
+        each.tensors += 1
+        each.parameters += math.prod(made.shape)
+        # A source that is split is counted with each tensor that is made of it, by its part.
+        each.on_disk += math.prod(made.shape) * stored.itemsize
+        each.in_memory += 0 if where == DISK else made.nbytes
     for fresh in decided.fresh.values():
         where = str(fresh.device)
         each = part(where, "", _dtype_name(fresh.dtype), "initialised")
@@ -195,6 +203,7 @@ def peaks_of(decided: LoadPlan, parts: tuple[Part, ...], taken: int) -> Peaks:
         host += workers.nbytes
         if str(device) != CPU:
             devices[str(device)] += workers.nbytes // workers.slots
+    host += max(map(_on_its_way, decided.conversions), default=0)
     here = [placement for placement in decided.placements if str(placement.device) == CPU]
     views = sum(placement.nbytes for placement in here if placement.action is Action.VIEW)
     # A pickled file is mapped as a whole and stays so until its last tensor is cast.
@@ -202,6 +211,20 @@ def peaks_of(decided: LoadPlan, parts: tuple[Part, ...], taken: int) -> Peaks:
     pickled = {p.stored.file for p in decided.placements if p.stored.format is Format.PICKLE}
     file = views + max((each.stat().st_size for each in pickled if cast), default=0)
     return Peaks(host - views, file, devices, taken)
+
+
+def _on_its_way(made: Conversion) -> int:
+    """Bytes of the host that one converted tensor takes beside its place in the model."""
+    # What goes to another device, or to disk, is put together on the host or sent piece by piece.
+    taken = made.nbytes if str(made.device) == DISK else 0
+    if made.pieces is None:  # computed: the sources as cast, and what the operations give back
+        taken += made.nbytes
+        taken += sum(
+            each.nbytes // each.dtype.itemsize * made.dtype.itemsize
+            for each in made.sources
+            if each.dtype != made.dtype
+        )
+    return taken
 
 
 def parse_budgets(text: str) -> dict[Any, int]:

@@ -122,6 +122,40 @@ def test_the_ways_of_a_load_are_told_apart(checkpoint: Callable[..., Path]) -> N
     assert told.peaks.file >= views
 
 
+def test_what_is_converted_is_counted(checkpoint: Callable[..., Path]) -> None:
+    """A mixture of experts is not smaller than its file because its experts are merged."""
+    folder = checkpoint("mixtral-3")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    told = of(str(folder))
+    (merged,) = [part for part in told.parts if part.action == "converted"]
+    assert (merged.device, merged.stored, merged.dtype) == ("cpu", "float32", "float32")
+    assert merged.tensors == 2  # twelve experts' gate and up, and their down
+    assert merged.on_disk == merged.in_memory == 4 * merged.parameters == 12 * 3 * 8 * 16 * 4
+    assert sum(part.on_disk for part in told.parts) == index["metadata"]["total_size"]
+    assert told.peaks.anonymous >= merged.in_memory
+
+    cast = of(str(folder), dtype="bfloat16")
+    (merged,) = [part for part in cast.parts if part.action == "converted"]
+    assert merged.on_disk == 2 * merged.in_memory
+
+    offloaded = of(str(folder), device_map={"": "disk"})
+    (merged,) = [part for part in offloaded.parts if part.action == "converted"]
+    assert (merged.device, merged.in_memory) == ("disk", 0)
+    # One at a time is put together before it is written.
+    assert offloaded.peaks.anonymous >= merged.on_disk // 2
+
+
+def test_what_a_conversion_computes_needs_memory_beside_its_place(
+    checkpoint: Callable[..., Path],
+) -> None:
+    decided, _ = planned(str(checkpoint("mixtral-3")), dtype="bfloat16")
+    computed = tuple(replace(each, pieces=None) for each in decided.conversions)
+    other = replace(decided, match=replace(decided.match, conversions=computed))
+    largest = max(each.nbytes for each in computed)
+    # The sources, cast, are as large as the result, and the operations make it once more.
+    assert explain(other).peaks.anonymous - explain(decided).peaks.anonymous == 2 * largest
+
+
 def test_the_plan_decides_and_is_not_asked_twice(checkpoint: Callable[..., Path]) -> None:
     """Whatever a plan says of actions, devices and workers is what is explained."""
     decided, _ = planned(str(checkpoint("llama-f32", "missing-norm")))
