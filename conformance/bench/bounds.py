@@ -13,7 +13,7 @@ from conformance.bench.series import Series
 from conformance.bench.workloads import BOUNDS, Bound
 from conformance.results.runs import now
 
-MB = 1e6
+MB, MIB = 1e6, 2**20
 
 PACKAGES = ("torch", "transformers", "safetensors", "accelerate")
 
@@ -53,6 +53,8 @@ def _measured(bound: Bound, series: Series) -> float | None:
     peaks, gpu = row.memory.peaks, row.memory.gpu
     ways: dict[str, Callable[[], float | None]] = {
         "peak": lambda: peaks["total"] / series.result,
+        "peak, stock": lambda: series.peak_ratio(bound.of),
+        "above": lambda: (peaks["total"] - series.result) / MIB,
         "anonymous": lambda: peaks["anonymous"] / MB,
         "gpu": lambda: (gpu["allocated"] - series.result) / MB,
         "limit": lambda: series.share(bound.of),

@@ -66,6 +66,28 @@ def llama(layers: int, dtype: str) -> Weights:
     return Weights(f"llama-{layers}-{dtype}", dtype, config)
 
 
+def mixtral(layers: int, dtype: str) -> Weights:
+    """Experts to merge for the clock: 44 million parameters a layer in eight, each by itself."""
+    config = {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "dtype": dtype,
+        "vocab_size": 8000,
+        "hidden_size": 1024,
+        "intermediate_size": 1792,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 2048,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+    }
+    return Weights(f"mixtral-{layers}-{dtype}", dtype, config)
+
+
 def many_small(pairs: int) -> Weights:
     """A checkpoint to load for the clock: pairs of a weight of 64 elements and a bias of 8."""
     config = {
@@ -129,11 +151,36 @@ def _shapes(config: Mapping[str, Any]) -> Shapes:
         with torch.device("meta"):
             state = Llama.from_config(config).state_dict()
         return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if config["model_type"] == "mixtral":
+        return _mixtral_shapes(config)
     return {
         f"layers.{number}.{leaf}": shape
         for number in range(config["pairs"])
         for leaf, shape in (("weight", (8, 8)), ("bias", (8,)))
     }
+
+
+def _mixtral_shapes(config: Mapping[str, Any]) -> Shapes:
+    """The keys of a Mixtral as it is published: each expert's matrices by themselves."""
+    wide, narrow = config["hidden_size"], config["intermediate_size"]
+    experts, table = config["num_local_experts"], (config["vocab_size"], wide)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": table}
+    for number in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{number}"
+        moe = f"{layer}.block_sparse_moe"
+        for expert in range(experts):
+            for name, shape in (
+                ("w1", (narrow, wide)),
+                ("w2", (wide, narrow)),
+                ("w3", (narrow, wide)),
+            ):
+                shapes[f"{moe}.experts.{expert}.{name}.weight"] = shape
+        shapes[f"{moe}.gate.weight"] = (experts, wide)
+        for name in "qkvo":
+            shapes[f"{layer}.self_attn.{name}_proj.weight"] = (wide, wide)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{layer}.{name}.weight"] = (wide,)
+    return shapes | {"model.norm.weight": (wide,), "lm_head.weight": table}
 
 
 def _shards(shapes: Shapes) -> Iterator[list[str]]:

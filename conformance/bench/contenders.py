@@ -16,12 +16,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """What is loaded: as in `cases.Case`, with the checkpoint's folder."""
+    """What is loaded: as in `workloads.Case`, with the checkpoint's folder."""
 
     folder: str
     dtype: str
     model: str
     device: str
+    converts: bool = False
 
     def model_class(self) -> Any:
         """The class to load in a benchmark; importing it is part of the task."""
@@ -51,6 +52,7 @@ class Contender:
         needs: the package that must be installed, or `PACKAGE:ATTRIBUTE.OF.IT` that it must have.
         device: the kind of device it loads to, where that is one only.
         model: the class it loads, where that is its own; then only checkpoints of that class.
+        converts: whether it merges stored tensors as the release does.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Contender:
     needs: str = ""
     device: str = ""
     model: str = ""
+    converts: bool = False
 
     def lacks(self, task: Task) -> str:
         """Why a benchmark's task is none for this contender; empty if it is one."""
@@ -71,6 +74,8 @@ class Contender:
             return f"loads to {self.device} only"
         if self.model and task.model.rpartition(":")[2] != "LlamaForCausalLM":
             return "loads Llama only"
+        if task.converts and not self.converts:
+            return "merges no stored tensors"
         return ""
 
 
@@ -230,10 +235,10 @@ def _prefetched(task: Task) -> Load:
 STOCK = "stock"
 
 CONTENDERS = (
-    Contender(STOCK, _stock),
-    Contender("stock, no threads", _stock, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
-    Contender("stock, no mmap", _stock_without_mmap),
-    Contender("reference", _reference),
+    Contender(STOCK, _stock, converts=True),
+    Contender("stock, no threads", _stock, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}, converts=True),
+    Contender("stock, no mmap", _stock_without_mmap, converts=True),
+    Contender("reference", _reference, converts=True),
     Contender("reference, own Llama", _reference_llama, model="reference_loader.llama:Llama"),
     Contender("accelerate", _accelerate, needs="accelerate"),
     Contender("torch DCP", _distributed),

@@ -87,6 +87,14 @@ class Series:
         ours, theirs = (row.median(clock) for row in rows if row)
         return ours / theirs
 
+    def peak_ratio(self, contender: str) -> float | None:
+        """A contender's peak to that of stock as it comes; None without one of them."""
+        rows = [self.rows.get(name) for name in (contender, STOCK)]
+        if not all(row is not None and row.samples for row in rows):
+            return None
+        ours, theirs = (row.memory.peaks["total"] for row in rows if row)
+        return ours / theirs
+
     def share(self, contender: str) -> float | None:
         """How near to the limit: its median by that of the contender; None without one."""
         row = self.rows.get(contender)
@@ -116,7 +124,7 @@ def take(
         step: is told what is measured next.
     """
     folder = written(case.weights)
-    task = Task(str(folder), case.dtype, case.model, case.device)
+    task = Task(str(folder), case.dtype, case.model, case.device, case.converts)
     stored = size_of(folder)
     predicted = int(_json_of_process("predicted", json.dumps(asdict(task)), {}))
     series = Series(case, stored, _result_bytes(case, stored), predicted)

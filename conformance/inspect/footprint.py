@@ -175,12 +175,12 @@ def parts_of(decided: LoadPlan) -> list[Part]:
         each.on_disk += stored.nbytes
         each.in_memory += 0 if where == DISK else placement.nbytes
     for made in decided.conversions:
-        stored, where = made.sources[0].dtype, str(made.device)
-        each = part(where, _dtype_name(stored), _dtype_name(made.dtype), "converted")
+        first, where = made.sources[0].dtype, str(made.device)
+        each = part(where, _dtype_name(first), _dtype_name(made.dtype), "converted")
         each.tensors += 1
         each.parameters += math.prod(made.shape)
         # A source that is split is counted with each tensor that is made of it, by its part.
-        each.on_disk += math.prod(made.shape) * stored.itemsize
+        each.on_disk += math.prod(made.shape) * first.itemsize
         each.in_memory += 0 if where == DISK else made.nbytes
     for fresh in decided.fresh.values():
         where = str(fresh.device)

@@ -13,7 +13,7 @@ import torch
 
 from conformance.bench import series
 from conformance.bench.bounds import Held, hold
-from conformance.bench.checkpoints import Weights, many_small, size_of, written
+from conformance.bench.checkpoints import Weights, many_small, mixtral, size_of, written
 from conformance.bench.contenders import CONTENDERS, STOCK, Contender, Task, by_name
 from conformance.bench.sample import Order, Sample, digest, measure
 from conformance.bench.series import NotMeasured, Row, Series, take
@@ -59,8 +59,8 @@ def test_every_contender_loads_the_same_tensors(contender: Contender, dtype: str
 
 
 def test_who_cannot_load_it_says_why() -> None:
-    def why(where: str = "cpu", **given: str) -> str:
-        asked = replace(task(), device=where)
+    def why(where: str = "cpu", converts: bool = False, **given: Any) -> str:
+        asked = replace(task(), device=where, converts=converts)
         return Contender("one", CONTENDERS[0].prepare, **given).lacks(asked)
 
     assert why() == ""
@@ -69,6 +69,7 @@ def test_who_cannot_load_it_says_why() -> None:
     assert why(needs="json:no.such") == "the json that is installed has no no.such"
     assert why(device="cuda") == "loads to cuda only"
     assert why("cuda:0", device="cuda") == ""
+    assert why(converts=True) == "merges no stored tensors"
 
 
 def test_a_digest_sees_names_dtypes_and_values() -> None:
@@ -149,6 +150,10 @@ def test_one_other_tensor_is_an_unequal_case() -> None:
         ("again", 0.49, False),
         ("peak", 1.0, True),
         ("peak", 0.99, False),
+        ("peak, stock", 0.8, True),
+        ("peak, stock", 0.79, False),
+        ("above", 0.0, True),
+        ("above", -0.1, False),
         ("limit", 0.9, True),
         ("limit", 0.91, False),
         ("predicted", 0.05, True),
@@ -164,7 +169,7 @@ def test_a_bound_can_be_broken(
 ) -> None:
     bound = Bound("a bound", TINY.id, clock, most)
     monkeypatch.setattr("conformance.bench.bounds.BOUNDS", (bound,))
-    found = rows(row(STOCK, 2.0), row("reference", 1.0), limit=[0.9])
+    found = rows(row(STOCK, 2.0, peak=125), row("reference", 1.0), limit=[0.9])
     assert [held.kept for held in hold([found])] == [kept]
     assert [held.kept for held in hold([rows(row(STOCK, 2.0), limit=[0.9])])] == [None]
 
@@ -195,6 +200,19 @@ def test_a_checkpoint_is_written_once_and_whole(
     assert len({digest(by_name(n).prepare(small)()) for n in (STOCK, "reference")}) == 1
     assert by_name("reference, own Llama").lacks(small) == "loads Llama only"
     assert written(Weights("llama-f32")) == materialise("llama-f32")
+
+
+def test_experts_are_merged_by_all_who_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contender that merges nothing would leave random weights and be fast."""
+    monkeypatch.setenv("FROM_PRETRAINED_CONFORMANCE_CACHE", str(tmp_path))
+    small = mixtral(1, "bfloat16")
+    sizes = {"hidden_size": 64, "intermediate_size": 32, "vocab_size": 16}
+    folder = written(replace(small, config={**small.config, **sizes}))
+    case = next(case for case in CASES if case.id == "moe-same")
+    asked = Task(str(folder), case.dtype, case.model, "cpu", case.converts)
+    able = [each for each in CONTENDERS if not each.lacks(asked)]
+    assert {each.name for each in able} >= {STOCK, "reference"}
+    assert len({digest(each.prepare(asked)()) for each in able}) == 1
 
 
 def test_the_plot_is_an_svg_of_every_case() -> None:
