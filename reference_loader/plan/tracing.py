@@ -10,7 +10,7 @@ place, and no operation is written here a second time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,9 +140,7 @@ def _squeeze(tensor: Traced, dim: int) -> Traced:
 
 def _cat(tensors: Sequence[Traced], dim: int = 0) -> Traced:
     at = dim % tensors[0].dim()
-    shapes = {tuple(t.shape[:at]) + tuple(t.shape[at + 1 :]) for t in tensors}
-    if len(shapes) > 1 or len({t.dtype for t in tensors}) > 1:
-        raise ValueError(f"shapes or dtypes differ: {sorted({tuple(t.shape) for t in tensors})}")
+    _refuse_unlike(tensors, {(*t.shape[:at], *t.shape[at + 1 :]) for t in tensors})
     pieces, begin = [], 0
     for tensor in tensors:
         for p in tensor.pieces:
@@ -154,7 +152,27 @@ def _cat(tensors: Sequence[Traced], dim: int = 0) -> Traced:
 
 
 def _stack(tensors: Sequence[Traced], dim: int = 0) -> Traced:
-    return _cat([_unsqueeze(tensor, dim) for tensor in tensors], dim % (tensors[0].dim() + 1))
+    # As if each had one dimension more and all were concatenated there; a list of experts is long.
+    shape = tuple(tensors[0].shape)
+    _refuse_unlike(tensors, {t.shape for t in tensors})
+    at = dim % (len(shape) + 1)
+    pieces = [
+        Piece(
+            *(p.source, p.offset),
+            strides=(*p.strides[:at], 0, *p.strides[at:]),
+            start=(*p.start[:at], place, *p.start[at:]),
+            size=(*p.size[:at], 1, *p.size[at:]),
+        )
+        for place, tensor in enumerate(tensors)
+        for p in tensor.pieces
+    ]
+    return Traced((*shape[:at], len(tensors), *shape[at:]), tensors[0].dtype, pieces)
+
+
+def _refuse_unlike(tensors: Sequence[Traced], shapes: Collection[tuple[int, ...]]) -> None:
+    """Raise as the library does where shapes, as far as they must agree, or dtypes differ."""
+    if len(shapes) > 1 or len({t.dtype for t in tensors}) > 1:
+        raise ValueError(f"shapes or dtypes differ: {sorted({tuple(t.shape) for t in tensors})}")
 
 
 def _slice(

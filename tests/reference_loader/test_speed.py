@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, MixtralForCausalLM
 
 from conformance.bench.many_small import ManySmall
 from conformance.observe.loaders import Loader, reference, stock
@@ -77,32 +77,62 @@ def test_a_slower_loader_is_seen(checkpoint: Callable[..., Path]) -> None:
     assert ratio(thrice, stock, checkpoint("llama-f32")) > MOST
 
 
-def hollow(folder: Path, pairs: int, shards: int = 20) -> Path:
-    """A checkpoint of `ManySmall` whose payload is a hole, in many shards."""
+Shapes = dict[str, list[int]]
+
+
+def hollow(folder: Path, config: dict[str, Any], shapes: Shapes, shards: int = 20) -> Path:
+    """A checkpoint whose payload is a hole, in many shards."""
     folder.mkdir()
-    shard_of = {}
+    names, shard_of = list(shapes), {}
     for shard in range(shards):
         name, header, end = f"model-{shard:05}.safetensors", {}, 0
-        for number in range(pairs * shard // shards, pairs * (shard + 1) // shards):
-            for leaf, shape in (("weight", [8, 8]), ("bias", [8])):
-                start, end = end, end + 4 * math.prod(shape)
-                key = f"layers.{number}.{leaf}"
-                header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
-                shard_of[key] = name
+        for key in names[len(names) * shard // shards : len(names) * (shard + 1) // shards]:
+            start, end = end, end + 4 * math.prod(shapes[key])
+            header[key] = {"dtype": "F32", "shape": shapes[key], "data_offsets": [start, end]}
+            shard_of[key] = name
         write_hollow(folder / name, json.dumps(header).encode(), end)
     write_index(folder / "model.safetensors.index.json", shard_of, total_size=0)
-    write_json(folder / "config.json", {"model_type": "many-small", "pairs": pairs})
+    write_json(folder / "config.json", config)
     return folder
 
 
-def test_the_cost_of_a_plan_is_linear(tmp_path: Path) -> None:
+def pairs(folder: Path, number: int) -> Path:
+    """Weights and biases of many small layers."""
+    leaves = (("weight", [8, 8]), ("bias", [8]))
+    shapes = {f"layers.{n}.{leaf}": shape for n in range(number // 2) for leaf, shape in leaves}
+    return hollow(folder, {"model_type": "many-small", "pairs": number // 2}, shapes)
+
+
+def experts(folder: Path, number: int) -> Path:
+    """The matrices of 64 experts in each layer, which a release may merge."""
+    config = {
+        **{"model_type": "mixtral", "hidden_size": 8, "intermediate_size": 4, "vocab_size": 8},
+        **{"num_hidden_layers": number // 192, "num_local_experts": 64},
+        **{"num_attention_heads": 1, "num_key_value_heads": 1},
+    }
+    leaves = (("w1", [4, 8]), ("w2", [8, 4]), ("w3", [4, 8]))
+    shapes = {
+        f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{leaf}.weight": shape
+        for layer in range(number // 192)
+        for expert in range(64)
+        for leaf, shape in leaves
+    }
+    return hollow(folder, config, shapes)
+
+
+@pytest.mark.parametrize("write, model_class", [(pairs, ManySmall), (experts, MixtralForCausalLM)])
+def test_the_cost_of_a_plan_is_linear(
+    tmp_path: Path, write: Callable[[Path, int], Path], model_class: Any
+) -> None:
     """Eight times as many tensors, and not twice as long for each; processor time, least of 3."""
     costs = []
-    for pairs in (1_000, 8_000):
-        folder, found = hollow(tmp_path / str(pairs), pairs), []
+    for number in (1_920, 15_360):
+        folder, found = write(tmp_path / str(number), number), []
         for _ in range(3):
             started = time.process_time()
-            assert len(plan(folder, model_class=ManySmall).placements) == 2 * pairs
-            found.append((time.process_time() - started) / pairs)
+            planned = plan(folder, model_class=model_class)
+            found.append((time.process_time() - started) / number)
+        converted = sum(len(each.sources) for each in planned.conversions)
+        assert len(planned.placements) + converted == number
         costs.append(min(found))
     assert costs[1] < 2 * costs[0]
