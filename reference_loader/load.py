@@ -24,6 +24,7 @@ from reference_loader.options import Options, Source
 from reference_loader.plan import decide
 from reference_loader.plan.devices import refuse_absent
 from reference_loader.plan.dtypes import model_dtype
+from reference_loader.plan.inventory import auto_order, bounds, take_inventory
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.source.checkpoint import (
     locate,
@@ -108,10 +109,10 @@ def _prepare(
         checkpoint = of_file(Path(source), "the file given")
     else:
         checkpoint = locate(folder, options, architecture.weights_name)
-    inventory = decide.take_inventory(checkpoint, options)
-    dtype = model_dtype(options.dtype, architecture.declared_dtype, decide.auto_order(inventory))
+    inventory = take_inventory(checkpoint, options)
+    dtype = model_dtype(options.dtype, architecture.declared_dtype, auto_order(inventory))
     architecture.set_dtype(dtype.dtype)
-    skeleton = build(architecture.construct, dtype.dtype, bounds=decide.bounds(inventory))
+    skeleton = build(architecture.construct, dtype.dtype, bounds=bounds(inventory))
     plan = decide.make_plan(
         options=options,
         architecture=architecture,

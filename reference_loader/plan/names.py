@@ -72,6 +72,18 @@ def resolve(
     return found
 
 
+def in_the_model(
+    key: str,
+    model_keys: Collection[str],
+    prefix: str,
+    renames: Iterable[Rename],
+    converters: Sequence[Converter],
+) -> str:
+    """The tensor of the model that a checkpoint key goes into, alone or with others (CNV-1)."""
+    found = resolve([key], model_keys, prefix, renames, converters)
+    return found.claimed[key].target if key in found.claimed else found.targets[key]
+
+
 def mapping_renames(key_mapping: Mapping[str, str] | None) -> list[Rename]:
     """`key_mapping` as renames: each a regular expression and its replacement (MAP-6)."""
     if not isinstance(key_mapping, Mapping | None):

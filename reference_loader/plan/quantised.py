@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 
 import torch
 
 from reference_loader.errors import BadConfig
+from reference_loader.plan.decisions import Match
 
 # What stands after the parameter's name: compressed-tensors, FP8 by blocks, MXFP4, bitsandbytes.
 AFTER = ("_packed", "_scale", "_scale_inv", "_blocks", "_scales", ".absmax", ".quant_map")
@@ -19,7 +20,7 @@ WHOLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def refuse_quantised(
-    left_over: Iterable[str], lacking: Collection[str], stored_as: Mapping[str, torch.dtype]
+    matched: Match, lacking: Collection[str], in_the_model: Callable[[str], str]
 ) -> None:
     """Raise where the parts of a quantised weight are stored and the parameter itself is not.
 
@@ -27,16 +28,21 @@ def refuse_quantised(
     They are told by their names: only the quantization config says more, and it is missing.
 
     Args:
-        left_over: names that are stored and no slot of the model.
+        matched: what is stored, and which tensor of the model it fills.
         lacking: slots that nothing stored fills: no tensor, no conversion, no tie.
-        stored_as: slot to the dtype of the stored tensor that fills it.
+        in_the_model: checkpoint key to the slot that it goes into, alone or with others.
 
     Raises:
         BadConfig: naming the first of the parts (MIS-7).
     """
-    for name in sorted(left_over):
-        parameter = _parameter(name)
-        if parameter in lacking or stored_as.get(parameter, torch.float32) not in WHOLE:
+    parts = {name: _parameter(name) for name in sorted(matched.unexpected) if _parameter(name)}
+    stored_as = {}
+    if parts:
+        stored_as |= {each.target: each.stored.dtype for each in matched.placements}
+        stored_as |= {each.target: each.sources[0].dtype for each in matched.conversions}
+    for name, parameter in parts.items():
+        slot = in_the_model(parameter)
+        if slot in lacking or stored_as.get(slot, torch.float32) not in WHOLE:
             raise BadConfig(
                 f"The checkpoint stores {name!r}, a part of a quantised {parameter!r}, but the "
                 "config has no `quantization_config`.",

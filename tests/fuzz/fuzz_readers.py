@@ -19,7 +19,7 @@ from reference_loader.formats.pickle import PickledFile, read_pickled_header
 from reference_loader.formats.safetensors import MappedFile, read_header
 from reference_loader.model.choose import choose
 from reference_loader.options import Options
-from reference_loader.plan.decide import take_inventory
+from reference_loader.plan.inventory import take_inventory
 from reference_loader.source.checkpoint import of_file
 from reference_loader.source.config_file import read_config
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MixtralForCausalLM
 
 from reference_loader import from_pretrained, plan
-from reference_loader.errors import BadConversion, ShapeMismatch
+from reference_loader.errors import BadConfig, BadConversion, ShapeMismatch
 from reference_loader.plan.conversions import natural
 
 MERGED = "model.layers.0.mlp.experts.gate_up_proj"
@@ -147,3 +147,32 @@ def test_what_is_already_merged_is_taken_as_it_is(mixtral: Path) -> None:
     assert not plan(folder).conversions
     loaded = from_pretrained(folder, dtype=torch.float32).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in wanted.items())
+
+
+def quantised(tensors: dict[str, torch.Tensor], part: str, kept: str) -> None:
+    """Every expert's matrices, as a tool for quantisation stores them."""
+    for weight in [key for key in tensors if ".experts." in key]:
+        tensors[f"{weight}{part}"] = torch.ones(1, 1)
+        whole = tensors.pop(weight)
+        if kept:
+            tensors[weight] = whole.to(getattr(torch, kept))
+
+
+@pytest.mark.parametrize(
+    "part, kept", [("_scale_inv", "float8_e4m3fn"), ("_packed", ""), ("_scale", "int8")]
+)
+def test_a_part_of_a_quantised_expert_is_refused(mixtral: Path, part: str, kept: str) -> None:
+    """The parameter it belongs to has no name of its own once experts are merged (MIS-7)."""
+    changed(mixtral, lambda tensors: quantised(tensors, part, kept))
+    with pytest.raises(BadConfig, match=rf"experts\.0\.w1\.weight{part}"):
+        from_pretrained(mixtral, model_class=MixtralForCausalLM)
+
+
+def test_a_scale_beside_a_whole_expert_is_left_over(mixtral: Path) -> None:
+    changed(mixtral, lambda tensors: quantised(tensors, "_scale_inv", "float32"))
+    _, info = from_pretrained(mixtral, model_class=MixtralForCausalLM, output_loading_info=True)
+    assert info["unexpected_keys"] == {
+        f"model.layers.0.mlp.experts.{number}.{name}.weight_scale_inv"
+        for number in range(12)
+        for name in ("w1", "w2", "w3")
+    }

@@ -18,7 +18,8 @@ from reference_loader.formats.stored import Format, StoredTensor
 from reference_loader.model.skeleton import Skeleton, Slot, build
 from reference_loader.options import Options
 from reference_loader.plan import decide
-from reference_loader.plan.decisions import Mismatch
+from reference_loader.plan.decisions import Inventory, Mismatch
+from reference_loader.plan.inventory import take_inventory
 from reference_loader.plan.names import mapping_renames
 from reference_loader.source.checkpoint import locate
 
@@ -46,8 +47,8 @@ def matched(held: dict[str, StoredTensor], skeleton: Skeleton, **more: Any) -> d
 # --- the inventory ---
 
 
-def inventory(folder: Path) -> decide.Inventory:
-    return decide.take_inventory(locate(folder, Options()))
+def inventory(folder: Path) -> Inventory:
+    return take_inventory(locate(folder, Options()))
 
 
 def test_where_shards_agree_with_the_index_there_is_nothing_to_say(checkpoint: Any) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conformance_fixtures.files import write_index, write_safetensors
 from reference_loader.errors import BadIndex, LoadError, ShardNotFound, UnsafePath
-from reference_loader.plan.decide import take_inventory
+from reference_loader.plan.inventory import take_inventory
 from reference_loader.source.checkpoint import of_file
 from reference_loader.source.index import read_index
 
