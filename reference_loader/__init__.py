@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 from torch import nn
 
 from reference_loader.errors import LoadError
+from reference_loader.in_place import in_place_of_stock
 from reference_loader.load import Loaded, load_model, plan_load
 from reference_loader.options import (
     AUTO,
@@ -29,7 +30,7 @@ from reference_loader.options import (
 from reference_loader.plan.plan import LoadPlan
 from reference_loader.speed import plain
 
-__all__ = ["LoadError", "LoadPlan", "from_pretrained", "plain", "plan"]
+__all__ = ["LoadError", "LoadPlan", "from_pretrained", "in_place_of_stock", "plain", "plan"]
 
 
 @overload

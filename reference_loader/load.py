@@ -39,11 +39,30 @@ from reference_loader.speed import collection_deferred, context_made_early
 Loaded = nn.Module | tuple[nn.Module, dict[str, Any]]
 
 
-@torch.inference_mode(mode=False)  # the caller's makes tensors that no gradient can pass (STA-4)
 def load_model(source: Source | None, model_args: tuple[Any, ...], options: Options) -> Loaded:
     """The model, or the model and its loading info: what `from_pretrained` returns."""
+    model, report = load(source, model_args, options)
+    report.log()
+    return (model, report.info()) if options.output_loading_info else model
+
+
+@torch.inference_mode(mode=False)  # the caller's makes tensors that no gradient can pass (STA-4)
+def load(
+    source: Source | None,
+    model_args: tuple[Any, ...],
+    options: Options,
+    *,
+    called_by_class: bool = False,
+) -> tuple[nn.Module, LoadReport]:
+    """The model, and what was found.
+
+    Args:
+        source, model_args, options: see `from_pretrained`.
+        called_by_class: whether the class's own `from_pretrained` may be the caller; else such a
+            class is refused, since its own would do more.
+    """
     with collection_deferred(), context_made_early(options.device_map):
-        plan, skeleton, architecture = _prepare(source, model_args, options)
+        plan, skeleton, architecture = _prepare(source, model_args, options, called_by_class)
         if options.strict:
             refuse_disagreements(plan)
         if not options.ignore_mismatched_sizes:
@@ -66,19 +85,17 @@ def load_model(source: Source | None, model_args: tuple[Any, ...], options: Opti
             offloaded.remove()
             raise
 
-    report = LoadReport(plan, untied)
-    report.log()
-    return (skeleton.model, report.info()) if options.output_loading_info else skeleton.model
+    return skeleton.model, LoadReport(plan, untied)
 
 
 def plan_load(source: Source | None, model_args: tuple[Any, ...], options: Options) -> LoadPlan:
     """The decisions of the same load, without reading a weight: what `plan` returns."""
     with collection_deferred():
-        return _prepare(source, model_args, options)[0]
+        return _prepare(source, model_args, options, called_by_class=False)[0]
 
 
 def _prepare(
-    source: Source | None, model_args: tuple[Any, ...], options: Options
+    source: Source | None, model_args: tuple[Any, ...], options: Options, called_by_class: bool
 ) -> tuple[LoadPlan, Skeleton, Architecture]:
     """Find the files, read their headers, build the empty model, decide.
 
@@ -102,7 +119,9 @@ def _prepare(
         raise BadOptions("`state_dict` needs `config`.", "Pass the config of the model.")
 
     folder = None if source is None else open_folder(source, options.subfolder, options)
-    architecture = choose(str(source), folder, model_args, options)
+    architecture = choose(
+        *(str(source), folder, model_args, options), called_by_class=called_by_class
+    )
     if source is None or folder is None:
         checkpoint = of_state_dict()
     elif is_file(Path(source)):

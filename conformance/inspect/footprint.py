@@ -157,7 +157,7 @@ def explain(
 
 
 def parts_of(decided: LoadPlan) -> list[Part]:
-    """A plan's footprint: stored, converted and initialised tensors in groups, the largest first."""
+    """A plan's footprint: its tensors in groups by where they come from, the largest first."""
     found: dict[tuple[str, ...], Part] = {}
 
     def part(device: str, stored: str, dtype: str, action: str) -> Part:

@@ -17,7 +17,12 @@ from reference_loader.source.config_file import refuse_absurd
 
 
 def choose(
-    source: str, folder: Path | None, model_args: tuple[Any, ...], options: Options
+    source: str,
+    folder: Path | None,
+    model_args: tuple[Any, ...],
+    options: Options,
+    *,
+    called_by_class: bool = False,
 ) -> Architecture:
     """The architecture of the model class that the options, or else the config, name (CFG-5).
 
@@ -26,6 +31,7 @@ def choose(
         folder: contains `config.json`, unless `options.config` replaces it.
         model_args: positional arguments of the model class, after its config.
         options: `model_class`, `config`, `attn_implementation`, `overrides`.
+        called_by_class: see `load.load`.
 
     Raises:
         ConfigNotFound: `config.json` does not exist or is malformed (CFG-6, CFG-7).
@@ -46,6 +52,6 @@ def choose(
         refuse_absurd(options.config)
     if options.model_class is not None and issubclass(options.model_class, Llama):
         return PlainLlama(folder, options)
-    architecture = TransformersModel(folder, model_args, options)
+    architecture = TransformersModel(folder, model_args, options, called_by_class)
     architecture.config.name_or_path = source
     return architecture

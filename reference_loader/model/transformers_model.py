@@ -52,14 +52,21 @@ UNFIT = (
 class TransformersModel(Architecture):
     """A `PreTrainedModel` of the installed transformers, or a user's subclass of one."""
 
-    def __init__(self, folder: Path | None, model_args: tuple[Any, ...], options: Options) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        model_args: tuple[Any, ...],
+        options: Options,
+        called_by_class: bool = False,
+    ) -> None:
         self._trusted, self._attention = trusted(options), options.attn_implementation
         with never_asking(_dynamic_modules()):
             self.config, self._model_kwargs = config_of(folder, options)
             self._model_args = model_args
             self.weights_name = getattr(self.config, "transformers_weights", None)
             self.model_class = class_for(options.model_class, self.config, folder, options)
-        refuse_own_loading(self.model_class)
+        if not called_by_class:
+            refuse_own_loading(self.model_class)
         self.config = config_for_class(options.model_class, self.model_class, self.config)
         if _generates(self.model_class):
             _check_generation_config(folder)

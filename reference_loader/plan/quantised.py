@@ -36,7 +36,7 @@ def refuse_quantised(
         BadConfig: naming the first of the parts (MIS-7).
     """
     parts = {name: _parameter(name) for name in sorted(matched.unexpected) if _parameter(name)}
-    stored_as = {}
+    stored_as: dict[str, torch.dtype] = {}
     if parts:
         stored_as |= {each.target: each.stored.dtype for each in matched.placements}
         stored_as |= {each.target: each.sources[0].dtype for each in matched.conversions}
