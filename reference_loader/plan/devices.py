@@ -33,8 +33,8 @@ def requested(device_map: Any, default: torch.device) -> DeviceMap | str | None:
     if device_map is None:
         if default.type == "meta":
             raise MetaDevice(
-                "You are using `from_pretrained` with a meta device context manager, or meta is the "
-                "default device: it has no memory to load weights into.",
+                "You are using `from_pretrained` with a meta device context manager, or meta is "
+                "the default device: it has no memory to load weights into.",
                 "Pass `device_map`, or call the model class itself for an empty model.",
             )
         return None if default.type == "cpu" else {"": default}
