@@ -187,6 +187,7 @@ class Case:
         saved: whether the model is saved, and the load that is observed is that of what was saved.
         unfit: why the checkpoint cannot be judged, whatever loads it; "" if it may be.
         optional: whether a release whose `model` does not know the config has no such case.
+        needs: a module; a release without it has no such case.
     """
 
     id: str
@@ -211,6 +212,7 @@ class Case:
     saved: bool = False
     unfit: str = ""
     optional: bool = False
+    needs: str = ""
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments of the call, with the loading info unless it is `plain`.

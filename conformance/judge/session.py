@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import shlex
 import time
@@ -89,6 +90,12 @@ def judge_all(cases: Iterable[Case], session: Session) -> Iterator[Result]:
         yield judge(case, session)
 
 
+def _of_other_releases(case: Case) -> str:
+    """Why the installed release has no such case; empty if it has."""
+    there = not case.needs or importlib.util.find_spec(case.needs) is not None
+    return "" if there else f"the installed release has no {case.needs}"
+
+
 def judge(case: Case, session: Session, loading: Callable[[str], None] = _nobody) -> Result:
     """The verdict on one case. Raises nothing for what a loader does.
 
@@ -101,7 +108,7 @@ def judge(case: Case, session: Session, loading: Callable[[str], None] = _nobody
     line = rerun(case, session)
     if case.unfit:
         return replace(blank(case, session.judged, line), status=ERROR, reason=case.unfit)
-    if lacking := lacks(case):
+    if lacking := lacks(case) or _of_other_releases(case):
         return replace(blank(case, session.judged, line), status=SKIP, reason=lacking)
     try:
         loading(REFERENCE)

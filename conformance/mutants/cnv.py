@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import torch
 
-from conformance.mutants.planting import Load, coming_out
+from conformance.mutants.planting import Load, coming_out, going_in
+from conformance.observe.loaders import reference
 
 
 def _experts(load: Load) -> dict[str, torch.Tensor]:
@@ -60,3 +64,87 @@ def experts_shifted(load: Load) -> None:
     """Each expert has the place of the next one."""
     for merged in _experts(load).values():
         merged.copy_(merged.roll(1, dims=0))
+
+
+@coming_out("CNV-1", "cnv/mixed-dtypes")
+def experts_rounded_to_the_narrowest(load: Load) -> None:
+    """All experts are rounded to the narrowest dtype among them."""
+    for merged in _experts(load).values():
+        merged.copy_(merged.bfloat16())
+
+
+def _otherwise(load: Load, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Load other tensors than are stored."""
+    tensors = load.stored
+    change(tensors)
+    config = load.model_class.config_class.from_pretrained(load.source)
+    load.source, load.options = None, {**load.options, "config": config, "state_dict": tensors}
+
+
+@going_in("CNV-2", "cnv/hole-in-the-numbers", of=reference)
+def numbers_closed_up(load: Load) -> None:
+    """Where an expert is not stored, the next one takes its place."""
+    _otherwise(load, lambda tensors: _move(tensors, 12, 11))
+
+
+@going_in("CNV-3", "cnv/one-expert-long", of=reference)
+def last_expert_dropped(load: Load) -> None:
+    """An expert too many is passed over."""
+    _otherwise(load, lambda tensors: _move(tensors, 12, None))
+
+
+@going_in("CNV-3", "cnv/one-expert-short", of=reference)
+def first_expert_repeated(load: Load) -> None:
+    """The first expert takes the place of the one that is not stored."""
+    _otherwise(load, lambda tensors: _move(tensors, 0, 11))
+
+
+@going_in("CNV-4", "cnv/half-a-pair", of=reference)
+def gate_for_up(load: Load) -> None:
+    """The gate takes the place of an up projection that is not stored."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        gate = next(key for key in tensors if re.search(r"experts\.5\.w1\.", key))
+        tensors[gate.replace("w1", "w3")] = tensors[gate].clone()
+
+    _otherwise(load, change)
+
+
+@going_in("CNV-5", "cnv/both-layouts", of=reference)
+def sources_win(load: Load) -> None:
+    """What is stored under the parameter's own name is passed over."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for key in [key for key in tensors if ".mlp.experts." in key]:
+            del tensors[key]
+
+    _otherwise(load, change)
+
+
+@coming_out("CNV-5", "cnv/layout-of-the-model")
+def merged_once_more(load: Load) -> None:
+    """What is merged already is taken for a pair to be put together."""
+    merged = _experts(load)["gate_up_proj"]
+    merged.copy_(torch.cat(merged.chunk(2, dim=1)[::-1], dim=1))
+
+
+@coming_out("CNV-6", "cnv/key-mapping-first")
+def gates_fresh(load: Load) -> None:
+    """What `key_mapping` renames comes too late to be merged."""
+    _experts(load)["gate_up_proj"].normal_(std=0.02)
+
+
+@coming_out("CNV-7", "cnv/registered-by-the-user")
+def registered_in_another_order(load: Load) -> None:
+    """The rows of the up projection come before those of the gate."""
+    for name, parameter in load.model.named_parameters():
+        if ".mlp.gate_up_proj." in name:
+            parameter.copy_(torch.cat(parameter.chunk(2)[::-1]))
+
+
+def _move(tensors: dict[str, torch.Tensor], old: int, new: int | None) -> None:
+    """Store an expert's matrices under another number too, or not at all."""
+    for key in [key for key in tensors if f".experts.{old}." in key]:
+        tensor = tensors.pop(key) if old else tensors[key]
+        if new is not None:
+            tensors[key.replace(f".experts.{old}.", f".experts.{new}.")] = tensor.clone()

@@ -1,10 +1,12 @@
 """Model classes of a user with tensors of shapes and kinds that a Llama does not have.
 
-Their names stand in the checkpoints that the fault `every-shape` writes.
+Their names stand in the checkpoints that the fault `every-shape` writes; those of `FusedMlp` are
+made of a Llama's, by a conversion that this file registers.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -79,3 +81,46 @@ class WithOldWeightNorm(LlamaForCausalLM):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         self.scaled = nn.utils.weight_norm(nn.Linear(config.hidden_size, 4, bias=False))
+
+
+class FusedMlp(nn.Module):
+    """The MLP of a Llama with gate and up projection in one matrix."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.gate_up_proj = nn.Linear(hidden, 2 * inner, bias=False)
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """As the MLP of a Llama."""
+        gate, up = self.gate_up_proj(states).chunk(2, dim=-1)
+        made: torch.Tensor = self.down_proj(nn.functional.silu(gate) * up)
+        return made
+
+
+class WithFusedMlp(LlamaForCausalLM):
+    """A Llama whose checkpoint is converted as its user registered it."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.mlp = FusedMlp(config)
+        self.post_init()
+
+
+if find_spec("transformers.conversion_mapping"):  # from release 5 on
+    from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+    from transformers.core_model_loading import Concatenate, WeightConverter
+
+    register_checkpoint_conversion_mapping(
+        WithFusedMlp.__name__,
+        [
+            WeightConverter(
+                source_patterns=["mlp.gate_proj.weight", "mlp.up_proj.weight"],
+                target_patterns="mlp.gate_up_proj.weight",
+                operations=[Concatenate(dim=0)],
+            )
+        ],
+        overwrite=True,
+    )

@@ -23,9 +23,11 @@ class Converter(Protocol):
 
     Attributes:
         operations: their names, in order.
+        patterns: what the keys of stored tensors must fit, one for each list of them.
     """
 
     operations: str
+    patterns: Sequence[str]
 
     def claim(self, key: str) -> tuple[str, str] | None:
         """The first tensor that is made with a stored one, and the pattern that its key fits."""

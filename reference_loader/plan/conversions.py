@@ -7,6 +7,7 @@ One expert's way: its key is claimed in `names.resolve`, it becomes a source of 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any
@@ -130,11 +131,28 @@ def _made(
             for pattern, keys in parts.items()
         }
     except Exception as cause:
-        raise _failed(BadConversion, converter, first, parts, cause) from cause
+        reason = _at_fault(converter, parts, stored) or str(cause)
+        raise _failed(BadConversion, converter, first, parts, reason) from cause
     try:
         return converter.convert(first, inputs)
     except Exception as cause:
-        raise _failed(UnsupportedConversion, converter, first, parts, cause) from cause
+        raise _failed(UnsupportedConversion, converter, first, parts, str(cause)) from cause
+
+
+def _at_fault(
+    converter: Converter, parts: Mapping[str, list[str]], stored: Mapping[str, StoredTensor]
+) -> str:
+    """Which list of tensors is not stored, or which tensor is unlike its list; "" if neither."""
+    for pattern in converter.patterns:
+        if pattern not in parts:
+            return f"no stored key fits {pattern!r}"
+    for keys in parts.values():
+        shapes = Counter(stored[key].shape for key in keys)
+        (usual, _), *others = shapes.most_common()
+        if others:
+            odd = next(key for key in keys if stored[key].shape != usual)
+            return f"{odd!r} has the shape {list(stored[odd].shape)}, not {list(usual)}"
+    return ""
 
 
 def _failed(
@@ -142,12 +160,12 @@ def _failed(
     converter: Converter,
     first: str,
     parts: Mapping[str, list[str]],
-    cause: Exception,
+    reason: str,
 ) -> LoadError:
     names = ", ".join(repr(keys[0]) for keys in parts.values())
     number = sum(map(len, parts.values()))
     return error(
         f"{first!r} cannot be made of {number} stored tensors ({names}, ...) by "
-        f"{converter.operations}: {cause}.",
+        f"{converter.operations}: {reason}.",
         "Check the shapes and the number of these tensors.",
     )
