@@ -22,7 +22,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := check
 .DELETE_ON_ERROR:
-.PHONY: check check-plain test test-slow test-nightly test-stable selftest test-releases wheel-check releases \
+.PHONY: check check-plain test test-slow test-nightly test-stable selftest test-upstream test-releases wheel-check releases \
   gpu gpu-test gpu-check gpu-bench gpu-ring gpu-against lint format docs docs-check constraints clean
 
 check: $(STAMP)  ## judge the installed transformers against the reference
@@ -50,6 +50,9 @@ test-stable: $(STAMP)  ## an honest copy judged twenty times: order, threads, wo
 
 # Prints the interpreter of a release: an environment that shares torch, made the first time.
 PYTHON_OF = $(BIN)/python -m conformance.releases.targets
+
+test-upstream: $(STAMP)  ## transformers' own tests of loading, with the reference in its place
+	$(BIN)/python -m tests.upstream.run $(ARGS)
 
 test-releases: $(STAMP)  ## judge the older releases: exit 1 on news
 	@mkdir -p runs/releases; for release in $(RELEASES); do log=runs/releases/$$release.txt; \

@@ -68,6 +68,7 @@ CASES = [
     Case(
         "cnv/registered-by-the-user",
         ("CNV-7", "INF-2", "INF-3", "OUT-1"),
+        faults=("unknown-type",),
         model="conformance.world.user_shapes:WithFusedMlp",
         needs=TABLE,
     ),
@@ -75,6 +76,7 @@ CASES = [
         "cnv/registered-by-the-user-cast",
         ("CNV-7", "INF-2", "INF-3", "OUT-1"),
         "llama-f32-3",
+        ("unknown-type",),
         model="conformance.world.user_shapes:WithFusedMlp",
         options={"torch_dtype": "bfloat16"},
         needs=TABLE,

@@ -99,8 +99,19 @@ class FusedMlp(nn.Module):
         return made
 
 
+class FusedMlpConfig(LlamaConfig):
+    """A model type of its own, by which every release looks conversions up.
+
+    The fault `unknown-type` writes it into the config.
+    """
+
+    model_type = "no-such-model"
+
+
 class WithFusedMlp(LlamaForCausalLM):
     """A Llama whose checkpoint is converted as its user registered it."""
+
+    config_class = FusedMlpConfig
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -114,7 +125,7 @@ if find_spec("transformers.conversion_mapping"):  # from release 5 on
     from transformers.core_model_loading import Concatenate, WeightConverter
 
     register_checkpoint_conversion_mapping(
-        WithFusedMlp.__name__,
+        FusedMlpConfig.model_type,
         [
             WeightConverter(
                 source_patterns=["mlp.gate_proj.weight", "mlp.up_proj.weight"],

@@ -44,7 +44,7 @@ class Registered:
     def __init__(self, entry: Any, model: nn.Module) -> None:
         self._entry, self._model = entry, model
         self.operations = ", ".join(type(each).__name__ for each in entry.operations)
-        self.patterns = list(entry.source_patterns)
+        self.patterns: Sequence[str] = list(entry.source_patterns)
 
     def claim(self, key: str) -> tuple[str, str] | None:
         """The first tensor that is made with a stored one, and the pattern that its key fits."""

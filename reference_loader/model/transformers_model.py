@@ -148,7 +148,21 @@ class TransformersModel(Architecture):
     def initialiser(self, module: nn.Module) -> Callable[[nn.Module], object] | None:
         # The class first: `hasattr` of a module without the attribute is slow.
         known = hasattr(type(module), "_init_weights") or "_init_weights" in vars(module)
-        return getattr(module, "_init_weights") if known else None  # noqa: B009  no type has it
+        if not known:
+            return None
+        hook = getattr(type(module), "_initialize_weights", None)
+        if hook is None or hook.__module__ == "transformers.modeling_utils":
+            usual: Any = module
+            return usual._init_weights  # type: ignore[no-any-return]
+        # A class, or a caller, has put another in the place of the library's, which only asks
+        # whether that is done already: by the constructor it was, while nothing had memory.
+        whole: Any = module
+
+        def once_more(part: nn.Module) -> None:
+            vars(part).pop("_is_hf_initialized", None)
+            whole._initialize_weights(part)
+
+        return once_more
 
     def forget_tie(self, model: nn.Module, name: str) -> None:
         getattr(model, "all_tied_weights_keys", {}).pop(name, None)

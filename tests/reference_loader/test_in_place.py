@@ -118,3 +118,23 @@ def test_on_the_meta_device_it_fails_as_the_library_does(
     words = "You are using `from_pretrained` with a meta device context manager"
     with in_place_of_stock(), torch.device("meta"), pytest.raises(RuntimeError, match=words):
         AutoModel.from_pretrained(checkpoint("llama-f32"))
+
+
+def test_the_hook_of_initialisation_is_called(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever puts another in its place has it run on what is missing, and on nothing else."""
+    own = PreTrainedModel._initialize_weights
+
+    def marked(self: Any, module: Any, *arguments: Any) -> None:
+        own(self, module, *arguments)
+        for parameter in module.parameters(recurse=False):
+            if not parameter.is_meta:
+                parameter.fill_(7.0)
+
+    monkeypatch.setattr(PreTrainedModel, "_initialize_weights", marked)
+    folder = checkpoint("llama-f32")
+    with in_place_of_stock():
+        model = LlamaForSequenceClassification.from_pretrained(folder)
+    assert (model.score.weight == 7).all()
+    assert not (model.model.norm.weight == 7).any()
