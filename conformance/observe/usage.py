@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from conformance.cases.case import Case
-from conformance.observe import held_memory
+from conformance.observe import held_memory, saving
 from conformance.observe.baseline import PLACING
 from conformance.observe.experiment import Pairs, Usage, copy_of, facts_of, paired, tensors_of
 from conformance.observe.facts import observe_tensors
@@ -89,7 +88,7 @@ def saved_and_loaded(usage: Usage) -> Pairs:
     before = observe_tensors(usage.model(without=PLACING))
     with tempfile.TemporaryDirectory(prefix="conformance-saved-") as folder:
         model.save_pretrained(folder)
-        stored = _stored(Path(folder))
+        stored = fingerprints(saving.stored_in(Path(folder)))
         # Of names that are tied the file holds one.
         held = {before[name]["storage"] for name in stored if name in before}
         states = {name for name in model.state_dict() if before[name]["storage"] not in held}
@@ -123,15 +122,6 @@ def _fields_of(config: Any) -> dict[str, str]:
     fields = {} if config is None else config.to_dict()
     kept = {name: value for name, value in fields.items() if name not in OF_THE_SAVE}
     return {n: json.dumps(value, sort_keys=True, default=str) for n, value in kept.items()}
-
-
-def _stored(folder: Path) -> dict[str, str]:
-    """Name to fingerprint of every tensor in the safetensors files of a folder just saved."""
-    found: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-    return fingerprints(found)
 
 
 def saved_over_its_source(usage: Usage) -> Pairs:
@@ -317,6 +307,10 @@ EXPERIMENTS: dict[str, Callable[[Usage], Pairs]] = {
     "USE-16": modes,
     "USE-17": cast_afterwards,
     "USE-18": saved_and_loaded,
+    "SAV-1": saving.names,
+    "SAV-2": saving.values,
+    "SAV-3": saving.dtypes,
+    "SAV-4": saving.shards,
     "MEM-4": held_memory.gone,
     "MEM-5": held_memory.files_unwritten,
     "MEM-6": held_memory.files_replaced,

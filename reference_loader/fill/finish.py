@@ -22,7 +22,7 @@ def finish(
     offloaded: Offloaded,
     options: Options,
 ) -> tuple[str, ...]:
-    """Tie, switch to evaluation, read the generation config, attach the hooks.
+    """Tie, switch to evaluation, note the renames, read the generation config, attach the hooks.
 
     Returns:
         The names that the model would tie and the checkpoint stores with other values; they keep
@@ -34,6 +34,9 @@ def finish(
     for name in untied:
         architecture.forget_tie(model, name)
     model.eval()
+    renamed = [each.stored.key for each in plan.placements if each.stored.key != each.target]
+    mapping = {**(options.key_mapping or {}), **architecture.key_mapping(model)}
+    architecture.remember_renames(model, mapping, renamed)
     architecture.read_generation_config(model, plan.source, options)
     dispatch(plan, model, offloaded, options, untied)
     return untied

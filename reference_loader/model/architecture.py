@@ -88,6 +88,17 @@ class Architecture:
         """The conversions of stored tensors that the library registers for the class (CNV-1)."""
         return []
 
+    def remember_renames(
+        self, model: nn.Module, mapping: Mapping[str, str], renamed: Sequence[str]
+    ) -> None:
+        """Leave with the model what a save needs to write the checkpoint's names again (SAV-1).
+
+        Args:
+            model: what was loaded; its conversions are noted already.
+            mapping: the caller's `key_mapping`.
+            renamed: the checkpoint keys that have another name in the model.
+        """
+
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
         """Regular expressions of unexpected keys that are not reported (MAP-5, MAP-11)."""
         return set()

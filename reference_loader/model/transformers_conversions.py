@@ -6,7 +6,7 @@ as they are, on tensors without values when a plan is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,23 +15,53 @@ from torch import nn
 from reference_loader.model.architecture import Converter, Rename
 
 
-def registered_renames(model: nn.Module) -> list[Rename]:
-    """What only renames; empty before release 5."""
-    return [_rename(entry) for entry in _entries(model) if not hasattr(entry, "operations")]
+def registered(model: nn.Module) -> list[Any]:
+    """The entries of the table for a model, in order; empty before release 5.
 
-
-def registered_converters(model: nn.Module) -> list[Converter]:
-    """What also changes tensors; a key is claimed by the first that fits."""
-    return [Registered(entry, model) for entry in _entries(model) if hasattr(entry, "operations")]
-
-
-def _entries(model: nn.Module) -> list[Any]:
+    Each notes whether it fitted a key. The legacy renames are part of the specification (MAP-8).
+    """
     try:
         from transformers import conversion_mapping
     except ImportError:
         return []
-    # The legacy renames are part of the specification (MAP-8).
     return list(conversion_mapping.get_model_conversion_mapping(model, add_legacy=False))
+
+
+def renames_of(entries: Iterable[Any]) -> list[Rename]:
+    """What only renames."""
+    return [_rename(entry) for entry in entries if not hasattr(entry, "operations")]
+
+
+def converters_of(entries: Iterable[Any], model: nn.Module) -> list[Converter]:
+    """What also changes tensors; a key is claimed by the first that fits."""
+    return [Registered(entry, model) for entry in entries if hasattr(entry, "operations")]
+
+
+def remember_used(
+    model: Any, entries: Iterable[Any], mapping: Mapping[str, str], renamed: Sequence[str]
+) -> None:
+    """Leave with the model what was used of the table: `save_pretrained` turns it back (SAV-1).
+
+    Args:
+        model: what was loaded.
+        entries: see `registered`.
+        mapping: the caller's `key_mapping`.
+        renamed: the checkpoint keys that have another name in the model.
+    """
+    try:
+        from transformers import conversion_mapping, core_model_loading
+    except ImportError:
+        return
+    if not hasattr(core_model_loading.WeightRenaming, "was_used"):
+        return  # an early release 5, which turns back whatever is in its table
+    asked = [core_model_loading.WeightRenaming(old, new) for old, new in mapping.items()]
+    legacy = conversion_mapping.get_checkpoint_conversion_mapping("legacy") if renamed else []
+    for key in renamed:
+        name = key
+        for entry in (*asked, *legacy):
+            name, _ = entry.rename_source_key(name)  # which notes whether it fitted
+    used = [entry for entry in (*asked, *entries, *legacy) if entry.was_used()]
+    model._weight_conversions = used
 
 
 def _rename(entry: Any) -> Rename:

@@ -8,7 +8,7 @@ release.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ from reference_loader.model.transformers_classes import (
     refuse_unsupported,
 )
 from reference_loader.model.transformers_conversions import (
-    registered_converters,
-    registered_renames,
+    converters_of,
+    registered,
+    remember_used,
+    renames_of,
 )
 from reference_loader.options import Options
 from reference_loader.source.config_file import read_config
@@ -124,10 +126,16 @@ class TransformersModel(Architecture):
         return mapping if isinstance(mapping, dict) else {}
 
     def renames(self, model: nn.Module) -> list[Rename]:
-        return registered_renames(model)
+        self._entries = registered(model)
+        return renames_of(self._entries)
 
     def converters(self, model: nn.Module) -> list[Converter]:
-        return registered_converters(model)
+        return converters_of(self._entries, model)
+
+    def remember_renames(
+        self, model: nn.Module, mapping: Mapping[str, str], renamed: Sequence[str]
+    ) -> None:
+        remember_used(model, self._entries, mapping, renamed)
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
         # Buffers that older releases saved and newer ones compute.
