@@ -21,7 +21,6 @@ CASES = [
     saved("sharded", TWO_SHARDS),
     saved("cast", options={"torch_dtype": "bfloat16"}),
     saved("tied", "llama-tied-embedding"),
-    saved("t5", "t5-tied-embedding", model="transformers:T5ForConditionalGeneration"),
     saved("state-dict", given=None, options=IN_MEMORY),
     saved(
         "key-mapping",
