@@ -142,6 +142,14 @@ def registered_in_another_order(load: Load) -> None:
             parameter.copy_(torch.cat(parameter.chunk(2)[::-1]))
 
 
+@coming_out("CNV-8", "cnv/mixtral")
+def one_expert_a_token(load: Load) -> None:
+    """The router sends each position to one expert, not to two."""
+    for module in load.model.modules():
+        if hasattr(module, "top_k"):
+            module.top_k = 1
+
+
 def _move(tensors: dict[str, torch.Tensor], old: int, new: int | None) -> None:
     """Store an expert's matrices under another number too, or not at all."""
     for key in [key for key in tensors if f".experts.{old}." in key]:

@@ -270,7 +270,7 @@ def _with_outputs(case: Case, model: Any, seen: Observation, measured: bool) -> 
 
 def _logits(case: Case, model: Any) -> list[float] | None:
     """All logits where the case is about them; some on a checkpoint that was not made here."""
-    if "OUT-2" in case.clauses:
+    if {"OUT-2", "CNV-8"} & set(case.clauses):
         return observe_logits(model)
     return observe_logits(model, SAMPLE) if case.folder is not None else None
 

@@ -37,7 +37,7 @@ class Observation:
         asked: the requests to the Hub: file to bytes of its content that were sent.
         details: name to the facts of a tensor that only absolute checks read, as
             `tensor_details.observe_details` says.
-        logits: every logit, where the case is about them (OUT-2); or None.
+        logits: every logit, where the case is about them (OUT-2, CNV-8); or None.
         threads: what each of several loads at once did, as `threads.load_in_threads` says.
         gradients: parameter to the facts of its gradient, as `gradients.observe_gradients` says, in
             cases of USE-1 and USE-2.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from safetensors import safe_open
 
 from conformance.cases.case import Case
 from conformance.judge.checks.evidence import Evidence, check, unless_equal
+from conformance.judge.checks.mixture import mixtral
+from conformance.judge.checks.out import far_from
 from conformance.judge.checks.stored import weight_files
 from conformance.results.fingerprint import fingerprints
 from conformance.results.records import Divergence
@@ -50,6 +53,13 @@ def gate_and_up_fused(seen: Evidence) -> Iterator[Divergence]:
         if ".mlp.gate_up_proj." in name:
             halves = [stored[name.replace("gate_up", half)] for half in ("gate", "up")]
             yield from _unless_holds(name, facts, torch.cat(halves))
+
+
+@check("CNV-8")
+def true_logits_of_experts(seen: Evidence) -> Iterator[Divergence]:
+    """The logits are those of our own mixture of experts in float64, over the stored tensors."""
+    config = json.loads((seen.folder / "config.json").read_text("utf-8"))
+    yield from far_from(mixtral(config, _stored(seen.case, seen.folder)), seen)
 
 
 def _unless_holds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -19,10 +20,14 @@ EPSILONS = 64
 @check("OUT-2")
 def true_logits(seen: Evidence) -> Iterator[Divergence]:
     """The logits are those of our own Llama in float64, to the rounding of the model's dtype."""
+    yield from far_from(from_pretrained(seen.folder, model_class=Llama).double(), seen)
+
+
+def far_from(exact: Any, seen: Evidence) -> Iterator[Divergence]:
+    """A divergence if the logits are off those of a model in float64."""
     found = seen.observation
     if found.logits is None:
         raise ValueError(found.outputs.get("exception", "the model returns no logits"))
-    exact = from_pretrained(seen.folder, model_class=Llama).double()
     with torch.no_grad():
         truth = exact(torch.tensor([prompt_tokens(found.config["vocab_size"])])).logits.flatten()
     logits = torch.tensor(found.logits, dtype=torch.float64)
