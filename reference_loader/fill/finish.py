@@ -35,6 +35,7 @@ def finish(
         architecture.forget_tie(model, name)
     model.eval()
     architecture.read_generation_config(model, plan.source, options)
+    architecture.keep_conversions(model, plan.inventory.stored, options.key_mapping)
     dispatch(plan, model, offloaded, options, untied)
     return untied
 

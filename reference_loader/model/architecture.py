@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,6 +129,12 @@ class Architecture:
 
     def forget_tie(self, model: nn.Module, name: str) -> None:
         """Record on the model that `name` is not tied (TIE-4)."""
+
+    def keep_conversions(
+        self, model: nn.Module, keys: Collection[str], key_mapping: Mapping[str, str] | None
+    ) -> None:
+        """Record on the model which renames and conversions the stored keys needed, so that
+        `save_pretrained` writes the names and shapes of the checkpoint (SAV-1)."""
 
     def read_generation_config(self, model: Any, folder: Path | None, options: Options) -> None:
         """Set the generation config of a model that generates (CFG-4).

@@ -6,7 +6,8 @@ as they are, on tensors without values when a plan is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,21 +18,72 @@ from reference_loader.model.architecture import Converter, Rename
 
 def registered_renames(model: nn.Module) -> list[Rename]:
     """What only renames; empty before release 5."""
-    return [_rename(entry) for entry in _entries(model) if not hasattr(entry, "operations")]
+    return [_rename(entry) for entry in _entries(model) or () if not hasattr(entry, "operations")]
 
 
 def registered_converters(model: nn.Module) -> list[Converter]:
     """What also changes tensors; a key is claimed by the first that fits."""
-    return [Registered(entry, model) for entry in _entries(model) if hasattr(entry, "operations")]
+    return [
+        Registered(entry, model) for entry in _entries(model) or () if hasattr(entry, "operations")
+    ]
 
 
-def _entries(model: nn.Module) -> list[Any]:
+def used_entries(
+    model: nn.Module, keys: Collection[str], key_mapping: Mapping[str, str] | None
+) -> list[Any] | None:
+    """The entries that a stored key fits, which `save_pretrained` reverts; None before release 5.
+
+    Args:
+        model: the model that was loaded.
+        keys: the keys of the checkpoint.
+        key_mapping: the user's; left out where two names would become one, or none comes back.
+    """
+    if not _can_be_reverted(model, keys, key_mapping or {}):
+        key_mapping = None
+    entries = _entries(model, key_mapping, add_legacy=True)
+    renames = [entry for entry in entries or () if not hasattr(entry, "operations")]
+    converters = [entry for entry in entries or () if hasattr(entry, "operations")]
+    used = set()
+    for key in keys:
+        for entry in renames:
+            key, pattern = entry.rename_source_key(key)
+            used |= {id(entry)} if pattern is not None else set()
+        first = next((e for e in converters if e.rename_source_key(key)[1] is not None), None)
+        used.add(id(first))
+    return None if entries is None else [entry for entry in entries if id(entry) in used]
+
+
+def _can_be_reverted(
+    model: nn.Module, keys: Collection[str], key_mapping: Mapping[str, str]
+) -> bool:
+    """Whether the library, which reverts a user's renames, comes back to every stored key."""
+    try:
+        renames = (_entries(model, key_mapping) or [])[: len(key_mapping)]
+        back = [rename.reverse_transform() for rename in reversed(renames)]
+    except (ValueError, re.error):
+        return False
+    for key in keys:
+        renamed = key
+        for rename in (*renames, *back):
+            renamed, _ = rename.rename_source_key(renamed)
+        if renamed != key:
+            return False
+    return True
+
+
+def _entries(
+    model: nn.Module,
+    key_mapping: Mapping[str, str] | None = None,
+    # The legacy renames are part of the specification (MAP-8): a load has its own.
+    add_legacy: bool = False,
+) -> list[Any] | None:
+    """The entries of the table for a model, in order; None before release 5."""
     try:
         from transformers import conversion_mapping
     except ImportError:
-        return []
-    # The legacy renames are part of the specification (MAP-8).
-    return list(conversion_mapping.get_model_conversion_mapping(model, add_legacy=False))
+        return None
+    table = conversion_mapping.get_model_conversion_mapping
+    return list(table(model, key_mapping, add_legacy=add_legacy))
 
 
 def _rename(entry: Any) -> Rename:

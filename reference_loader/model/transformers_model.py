@@ -8,7 +8,7 @@ release.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from reference_loader.model.transformers_classes import (
 from reference_loader.model.transformers_conversions import (
     registered_converters,
     registered_renames,
+    used_entries,
 )
 from reference_loader.options import Options
 from reference_loader.source.config_file import read_config
@@ -145,6 +146,13 @@ class TransformersModel(Architecture):
 
     def forget_tie(self, model: nn.Module, name: str) -> None:
         getattr(model, "all_tied_weights_keys", {}).pop(name, None)
+
+    def keep_conversions(
+        self, model: nn.Module, keys: Collection[str], key_mapping: Mapping[str, str] | None
+    ) -> None:
+        used = used_entries(model, keys, key_mapping)
+        if used is not None:
+            model._weight_conversions = used  # type: ignore[assignment]  where the library looks
 
     def read_generation_config(self, model: Any, folder: Path | None, options: Options) -> None:
         if not _generates(model):
