@@ -23,6 +23,7 @@ from conformance.cases import (
     out,
     plc,
     res,
+    sav,
     shapes,
     sta,
     tie,
@@ -32,7 +33,7 @@ from conformance.cases import (
 from conformance.cases.case import VALID, Case
 
 STAGES = (
-    *(res, idx, fmt, cfg, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(res, idx, fmt, cfg, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use, sav),
     *(combo, shapes),
 )
 

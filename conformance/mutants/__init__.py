@@ -26,6 +26,7 @@ from conformance.mutants import (
     pairs,
     plc,
     res,
+    sav,
     sizes,
     sta,
     tie,
@@ -37,7 +38,7 @@ from conformance.observe.loaders import Loader, stock
 __all__ = ["MUTANTS", "Mutant", "honest"]
 
 STAGES = (
-    *(res, idx, fmt, cfg, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use),
+    *(res, idx, fmt, cfg, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use, sav),
     *(left_behind, pairs, sizes),
 )
 

@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 
 from conformance.cases.case import Case
-from conformance.observe import held_memory
+from conformance.observe import held_memory, saving
 from conformance.observe.baseline import PLACING
 from conformance.observe.experiment import Pairs, Usage, copy_of, facts_of, paired, tensors_of
 from conformance.observe.facts import observe_tensors
@@ -317,6 +317,7 @@ EXPERIMENTS: dict[str, Callable[[Usage], Pairs]] = {
     "USE-16": modes,
     "USE-17": cast_afterwards,
     "USE-18": saved_and_loaded,
+    **saving.EXPERIMENTS,
     "MEM-4": held_memory.gone,
     "MEM-5": held_memory.files_unwritten,
     "MEM-6": held_memory.files_replaced,

@@ -40,6 +40,7 @@ STAGES = {
     "MEM": "Memory",
     "OUT": "Outputs",
     "USE": "Use of the loaded model",
+    "SAV": "Saving of the loaded model",
 }
 
 

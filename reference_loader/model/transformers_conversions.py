@@ -45,11 +45,12 @@ def used_entries(
     converters = [entry for entry in entries or () if hasattr(entry, "operations")]
     used = set()
     for key in keys:
+        renamed = key
         for entry in renames:
-            key, pattern = entry.rename_source_key(key)
+            renamed, pattern = entry.rename_source_key(renamed)
             used |= {id(entry)} if pattern is not None else set()
-        first = next((e for e in converters if e.rename_source_key(key)[1] is not None), None)
-        used.add(id(first))
+        fitting = (each for each in converters if each.rename_source_key(renamed)[1] is not None)
+        used.add(id(next(fitting, None)))
     return None if entries is None else [entry for entry in entries if id(entry) in used]
 
 

@@ -152,7 +152,7 @@ class TransformersModel(Architecture):
     ) -> None:
         used = used_entries(model, keys, key_mapping)
         if used is not None:
-            model._weight_conversions = used  # type: ignore[assignment]  where the library looks
+            vars(model)["_weight_conversions"] = used  # where the library's save looks
 
     def read_generation_config(self, model: Any, folder: Path | None, options: Options) -> None:
         if not _generates(model):

@@ -24,6 +24,7 @@ from conformance.judge.checks import (
     out,
     plc,
     res,
+    sav,
     sta,
     tie,
     use,
@@ -32,7 +33,7 @@ from conformance.judge.checks.evidence import Check, Evidence
 from conformance.results.records import Divergence, Observation
 from conformance.spec import clauses
 
-STAGES = (res, fmt, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use)
+STAGES = (res, fmt, dty, ini, map, cnv, mis, tie, plc, off, inf, sta, mem, out, use, sav)
 
 CHECKS: dict[str, Check] = {
     clause: found

@@ -1,0 +1,197 @@
+"""What `save_pretrained` writes of a loaded model, as pairs of facts: what must be, and what is.
+
+What must be is read from the checkpoint that was loaded, so that no other loader is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from conformance.observe.baseline import PLACING
+from conformance.observe.experiment import Pairs, Usage, facts_of, paired
+from conformance.observe.facts import model_of, observe_tensors
+from conformance.results.fingerprint import fingerprints
+
+INDEX = "model.safetensors.index.json"
+
+# So small that every fixture is saved in several files.
+SHARD = "20KB"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model that was loaded and saved.
+
+    Attributes:
+        model: the model, as it was loaded.
+        info: its loading info.
+        state: its tensors as they are in memory; name to facts.
+        stored: the tensors of the checkpoint that was loaded.
+        folder: where it was saved.
+        files: file to what it holds.
+    """
+
+    model: Any
+    info: dict[str, Any]
+    state: dict[str, Any]
+    stored: dict[str, torch.Tensor]
+    folder: Path
+    files: dict[str, dict[str, torch.Tensor]]
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything that was saved."""
+        return {key: tensor for file in self.files.values() for key, tensor in file.items()}
+
+    def one_name(self, name: str) -> str:
+        """The first of the names that are tied to this one."""
+        storage = self.state[name]["storage"] if name in self.state else None
+        return next((n for n, each in self.state.items() if each["storage"] == storage), name)
+
+    def published(self) -> dict[str, torch.Tensor | None]:
+        """What must be saved: name to the stored tensor, None for what the checkpoint lacks.
+
+        A key keeps its name, but for the prefix of the base model; of tied names one is saved.
+        """
+        prefix = f"{self.model.base_model_prefix}."
+        replaced = {name for name, *_ in self.info["mismatched_keys"]}
+        found: dict[str, torch.Tensor | None] = {}
+        for key, tensor in self.stored.items():
+            forms = (key, f"{prefix}{key}", key.removeprefix(prefix))
+            name = next((form for form in forms if form in self.state), key)
+            if key not in self.info["unexpected_keys"]:
+                found[self.one_name(name)] = None if name in replaced else tensor
+        return found | {self.one_name(n): None for n in self.info["missing_keys"]}
+
+
+@contextmanager
+def saved(usage: Usage, **options: Any) -> Iterator[Saved]:
+    """Load the case and save it; the folder lasts as long as the block."""
+    model, info = usage.again(usage.source)
+    # What is on disk has its values in another load.
+    state = observe_tensors(usage.model(without=PLACING))
+    kept = {name: each for name, each in state.items() if name in model.state_dict()}
+    with tempfile.TemporaryDirectory(prefix="conformance-saved-") as folder:
+        model.save_pretrained(folder, **options)
+        stored = {k: t for file in tensors_in(usage.source).values() for k, t in file.items()}
+        files = tensors_in(Path(folder))
+        yield Saved(model, info, kept, stored, Path(folder), files)
+
+
+def tensors_in(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """The safetensors files of a folder: name to tensors."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found[path.name] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no mapping
+    return found
+
+
+def saved_names(usage: Usage) -> Pairs:
+    """Each weight is saved under the name that the checkpoint has for it, and nothing else is."""
+    with saved(usage) as it:
+        written = {it.one_name(name): "saved" for name in it.tensors}
+        return paired(dict.fromkeys(it.published(), "saved"), written)
+
+
+def saved_values(usage: Usage) -> Pairs:
+    """Each saved tensor is the stored one, cast once; what the load initialised is the model's."""
+    with saved(usage) as it:
+        written = {it.one_name(name): tensor for name, tensor in it.tensors.items()}
+        pairs: Pairs = {}
+        for name, tensor in it.published().items():
+            if tensor is None:
+                expected = f"{it.state[name]['dtype']} {it.state[name]['fingerprint']}"
+            else:
+                dtype = it.model.dtype if tensor.is_floating_point() else tensor.dtype
+                expected = _told(name, tensor.to(dtype))
+            pairs[name] = (expected, _told(name, written[name]) if name in written else "absent")
+        return pairs
+
+
+def _told(name: str, tensor: torch.Tensor) -> str:
+    """The dtype and the fingerprint of a tensor."""
+    return f"{tensor.dtype} {fingerprints({name: tensor})[name]}"
+
+
+def nothing_lost(usage: Usage) -> Pairs:
+    """As many elements are saved as the state dict has, of every tied weight once."""
+    with saved(usage) as it:
+        held = [each["shape"] for n, each in it.state.items() if it.one_name(n) == n]
+        elements = sum(math.prod(shape) for shape in held)
+        return {"(elements)": (elements, sum(t.numel() for t in it.tensors.values()))}
+
+
+def saved_ties(usage: Usage) -> Pairs:
+    """Of names that are tied one is saved, once."""
+    with saved(usage) as it:
+        times = Counter(it.one_name(name) for file in it.files.values() for name in file)
+        groups = {it.one_name(n) for n in it.state if it.one_name(n) != n}
+        return {name: (1, times[name]) for name in sorted(groups)}
+
+
+def saved_shards(usage: Usage) -> Pairs:
+    """The index of a checkpoint in shards names every tensor, in the one file that holds it."""
+    with saved(usage, max_shard_size=SHARD) as it:
+        index = json.loads((it.folder / INDEX).read_text("utf-8"))
+        held = [(key, file) for file, tensors in it.files.items() for key in tensors]
+        pairs = paired(dict(held), index["weight_map"])
+        pairs["(several files)"] = (True, len(it.files) > 1)
+        pairs["(in two files)"] = (len(dict(held)), len(held))
+        size = sum(tensor.nbytes for tensor in it.tensors.values())
+        pairs["total_size"] = (size, index["metadata"]["total_size"])
+        written = {it.one_name(name): "saved" for name in it.tensors}
+        return pairs | paired(dict.fromkeys(it.published(), "saved"), written)
+
+
+def loaded_again(usage: Usage) -> Pairs:
+    """A load of what was saved gives the model that was saved; nothing is missing or left over."""
+    with saved(usage) as it:
+        result = usage.again(it.folder, without=(*PLACING, "state_dict"))
+        again = observe_tensors(model_of(result))
+        kept = {name: facts for name, facts in again.items() if name in it.state}
+        pairs = paired(facts_of(it.state), facts_of(kept))
+        for field in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            pairs[f"({field})"] = ([], sorted(map(str, result[1][field])))
+        return pairs
+
+
+def saved_config(usage: Usage) -> Pairs:
+    """The config says the class and the dtype of the model, and has the fields that it had."""
+    with saved(usage) as it:
+        written = json.loads((it.folder / "config.json").read_text("utf-8"))
+        source = json.loads((usage.source / "config.json").read_text("utf-8"))
+        dtype = written.get("dtype", written.get("torch_dtype"))
+        pairs: Pairs = {
+            "architectures": ([type(it.model).__name__], written["architectures"]),
+            "dtype": (str(it.model.dtype).removeprefix("torch."), dtype),
+        }
+        # What an option of the load replaced is the model's.
+        for name in ("hidden_size", "vocab_size", "num_hidden_layers", "tie_word_embeddings"):
+            pairs[name] = (usage.case.options.get(name, source[name]), written.get(name))
+        generates = bool(it.model.can_generate())
+        there = (it.folder / "generation_config.json").is_file()
+        pairs["generation_config.json"] = (generates, there)
+        return pairs
+
+
+EXPERIMENTS = {
+    "SAV-1": saved_names,
+    "SAV-2": saved_values,
+    "SAV-3": saved_ties,
+    "SAV-4": saved_shards,
+    "SAV-5": loaded_again,
+    "SAV-6": saved_config,
+    "SAV-7": nothing_lost,
+}
