@@ -32,12 +32,18 @@ CASES = [
     saved("base-in-head", "llama-base-2"),
     saved("head-in-base", model=BASE),
     saved("tied", "llama-tied-embedding", *TIED),
-    saved("tied-head", "llama-tied-head", *TIED),
-    saved("key-mapping", faults=("module-prefix",), options=WITHOUT_PREFIX),
+    saved("tied-equal", "llama-tied-equal-3", *TIED),
+    saved(
+        "key-mapping",
+        "llama-f32",
+        *(*EVERY, "MAP-6"),
+        faults=("module-prefix",),
+        options=WITHOUT_PREFIX,
+    ),
     saved(
         "two-mapped-to-one",
         "llama-f32",
-        "SAV-7",
+        *("SAV-7", "MAP-10"),
         options={"key_mapping": {r"layers\.0\.input_layernorm": "layers.1.input_layernorm"}},
     ),
     saved(

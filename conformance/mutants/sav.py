@@ -66,10 +66,8 @@ def name_left_over(tensors: Tensors) -> None:
 def saved_experts_by_name(tensors: Tensors) -> None:
     """The experts are saved in the order of their names: expert 10 comes after expert 1."""
     before = {key: tensor for key, tensor in tensors.items() if ".w2." in key}
-    numbers = sorted(before, key=lambda key: int(key.split(".experts.")[1].split(".")[0]))
-    tensors.update(
-        {key: before[by_name] for key, by_name in zip(numbers, sorted(before), strict=True)}
-    )
+    numbered = sorted(before, key=lambda key: int(key.split(".experts.")[1].split(".")[0]))
+    tensors.update(zip(numbered, (before[key] for key in sorted(before)), strict=True))
 
 
 @in_the_file("SAV-2", "sav/mixtral-cast")
@@ -98,7 +96,7 @@ def tied_weight_saved_twice(tensors: Tensors) -> None:
         tensors["lm_head.weight"] = tensors[key]
 
 
-@in_the_file("SAV-3", "sav/tied-head")
+@in_the_file("SAV-3", "sav/tied-equal")
 def tied_weight_left_out(tensors: Tensors) -> None:
     """No name of a tied weight is saved."""
     for key in ("model.embed_tokens.weight", "lm_head.weight"):
