@@ -7,7 +7,7 @@ from typing import Any
 from conformance.cases.case import BASE, Case, EmptyFolder
 from conformance.cases.cnv import MIXTRAL
 from conformance.cases.map import WITHOUT_PREFIX
-from conformance.cases.off import ONE_LAYER
+from conformance.cases.off import ALL_LAYERS, ONE_LAYER
 
 EVERY = ("SAV-1", "SAV-2", "SAV-4", "SAV-5", "SAV-6", "SAV-7")
 TIED = ("SAV-3", *EVERY)
@@ -32,7 +32,7 @@ CASES = [
     saved("base-in-head", "llama-base-2"),
     saved("head-in-base", model=BASE),
     saved("tied", "llama-tied-embedding", *TIED),
-    saved("tied-equal", "llama-tied-equal-3", *TIED),
+    saved("tied-equal", "llama-tied-equal-3", *TIED, "TIE-3"),
     saved(
         "key-mapping",
         "llama-f32",
@@ -55,5 +55,5 @@ CASES = [
     saved("disk", "llama-f32-3", options=on_disk(ONE_LAYER)),
     saved("mixtral", "mixtral", model=MIXTRAL),
     saved("mixtral-cast", "mixtral", model=MIXTRAL, options=BFLOAT16),
-    saved("mixtral-disk", "mixtral-3", model=MIXTRAL, options=on_disk({"": "disk"})),
+    saved("mixtral-disk", "mixtral-3", model=MIXTRAL, options=on_disk(ALL_LAYERS)),
 ]
