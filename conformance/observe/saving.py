@@ -68,7 +68,9 @@ class Saved:
         A key keeps its name, but for the prefix of the base model; of tied names one is saved.
         """
         prefix = f"{self.model.base_model_prefix}."
-        replaced = {name for name, *_ in self.info["mismatched_keys"]}
+        # Releases 4.51 to 4.57 list the names alone.
+        mismatched = self.info["mismatched_keys"]
+        replaced = {each if isinstance(each, str) else each[0] for each in mismatched}
         found: dict[str, torch.Tensor | None] = {}
         for key, tensor in self.stored.items():
             forms = (key, f"{prefix}{key}", key.removeprefix(prefix))

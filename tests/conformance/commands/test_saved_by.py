@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +25,11 @@ SPOILED_SAVE = (
 @pytest.fixture
 def checkpoint_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "mine"
-    shutil.copytree(materialise("mixtral"), folder)
+    shutil.copytree(materialise("llama-f32"), folder)
     return folder
 
 
-def saved_by(out: Path, *words: str) -> dict[tuple[str, str], dict]:
+def saved_by(out: Path, *words: str) -> dict[tuple[str, str], dict[str, Any]]:
     main(["compare", *words, "--case", "own/mine/saved-by-*", "--out", str(out)])
     records = [each for each in read_report(out / "report.jsonl") if each["record"] == "result"]
     return {(each["case"].rpartition("/")[2], each["target"]): each for each in records}
@@ -36,7 +37,7 @@ def saved_by(out: Path, *words: str) -> dict[tuple[str, str], dict]:
 
 def test_what_one_saves_the_other_loads(
     checkpoint_folder: Path,
-    spoiled,  # noqa: F811
+    spoiled: Any,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     target = spoiled(SPOILED_SAVE)
@@ -55,9 +56,10 @@ def test_what_one_saves_the_other_loads(
     assert values["where"] == "lm_head.weight"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_saved_has_no_verdict(
     checkpoint_folder: Path,
-    spoiled,  # noqa: F811
+    spoiled: Any,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     target = spoiled("model.save_pretrained = None")
