@@ -185,6 +185,8 @@ class Case:
         device: what it needs, `cpu` or `cuda`; where it loads to is for its options to say.
         rewritten: how the weight files of `folder` are written anew, in a copy of it; "" as is.
         saved: whether the model is saved, and the load that is observed is that of what was saved.
+        saved_by: the target, by its file name, that loads the checkpoint of `folder` and saves it;
+            the load that is observed is that of what was saved. "" for none.
         unfit: why the checkpoint cannot be judged, whatever loads it; "" if it may be.
         optional: whether a release whose `model` does not know the config has no such case.
         needs: a module; a release without it has no such case.
@@ -210,6 +212,7 @@ class Case:
     plain: bool = False
     rewritten: str = ""
     saved: bool = False
+    saved_by: str = ""
     unfit: str = ""
     optional: bool = False
     needs: str = ""

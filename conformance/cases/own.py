@@ -45,12 +45,14 @@ class Own:
         model: `MODULE:ATTR`, the user's model class; "" for the class that the config names.
         trusted: whether the code of the checkpoints may run.
         path: the folder that `model` is imported from; "" without one.
+        savers: targets, by their file names, that save the checkpoints for the others to load.
     """
 
     folders: tuple[Path, ...] = ()
     model: str = ""
     trusted: bool = False
     path: str = ""
+    savers: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
         """The options that say the same on a command line."""
@@ -66,7 +68,8 @@ class Own:
     def from_json(cls, text: str) -> Own:
         """Of what `to_json` wrote."""
         fields = json.loads(text)
-        return cls(**{**fields, "folders": tuple(map(Path, fields["folders"]))})
+        folders, savers = tuple(map(Path, fields["folders"])), tuple(fields["savers"])
+        return cls(**{**fields, "folders": folders, "savers": savers})
 
 
 NO_CHECKPOINT = Own()
@@ -83,7 +86,7 @@ def own_cases(own: Own) -> list[Case]:
     return [
         replace(case, id=f"own/{name}/{case.id}", options={**case.options, **trust})
         for folder, name in zip(own.folders, numbered, strict=True)
-        for case in _forms(folder, own.model)
+        for case in _forms(folder, own.model, own.savers)
     ]
 
 
@@ -93,7 +96,7 @@ def _name(folder: Path) -> str:
     return repository.rpartition("--")[2] or folder.name
 
 
-def _forms(folder: Path, model: str) -> Iterator[Case]:
+def _forms(folder: Path, model: str, savers: tuple[str, ...]) -> Iterator[Case]:
     """The ways of loading one checkpoint; the id of each is the form alone."""
 
     def form(identifier: str, clauses: tuple[str, ...] = CLAUSES, **fields: Any) -> Case:
@@ -118,6 +121,8 @@ def _forms(folder: Path, model: str) -> Iterator[Case]:
     yield form("threads", ("STA-3",), threads=THREADS)
     yield form("saved-again", saved=True)
     if _weights_bytes(folder) <= LARGEST_REWRITTEN and _whole(folder):
+        for saver in savers:
+            yield form(f"saved-by-{saver}", options={"dtype": "auto"}, saved_by=saver)
         for how in REWRITTEN:
             yield form(how, rewritten=how)
     # A class of the user's has its own head; the Auto classes do not know it.

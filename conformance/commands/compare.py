@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from conformance.judge.changes import DEFAULT_FAIL_ON, Change, changes, exit_cod
 from conformance.releases import targets
 from conformance.releases.judging import Run, Work, judge_in
 from conformance.releases.prober import LOAD_SECONDS, our_packages
+from conformance.releases.saving import saved_checkpoints
 from conformance.releases.targets import Target
 from conformance.report.console import Progress, watching
 from conformance.report.markdown import comment
@@ -35,6 +36,9 @@ def run(options: argparse.Namespace) -> int:
     if len(named) < 2:
         raise UsageError(f"compare needs two targets or more, and got {named}; {TARGETS}")
     own = own_of(checkpoints, options.model_class, trusted=options.trust_remote_code)
+    with target_errors():
+        savers = dict.fromkeys(targets.parse(name).file_name for name in named)
+    own = replace(own, savers=tuple(savers))
     cases = selected(own, options.case, options.clause)
     asked = Comparison(
         named,
@@ -119,8 +123,13 @@ def compare(asked: Comparison) -> int:
 def _judge_targets(asked: Comparison, named: Sequence[Target], progress: Progress) -> list[Run]:
     """Judge the cases in each target that is compared, side by side."""
     pythons = [targets.interpreter(target, progress.tell) for target in named]
-    with our_packages() as ours, ThreadPoolExecutor(max(1, asked.jobs)) as threads:
-        work = Work(asked.cases, named, asked.own, ours, asked.seconds, asked.measured)
+    by_target = dict(zip(named, pythons, strict=True))
+    with (
+        our_packages() as ours,
+        saved_checkpoints(asked.cases, by_target, ours, asked.own, asked.seconds) as saved,
+        ThreadPoolExecutor(max(1, asked.jobs)) as threads,
+    ):
+        work = Work(asked.cases, named, asked.own, ours, asked.seconds, asked.measured, saved)
         bars = [progress.task(target.name, len(asked.cases)) for target in named]
         runs = [
             threads.submit(judge_in, target, python, work, advance)

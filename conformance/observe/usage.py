@@ -88,7 +88,7 @@ def saved_and_loaded(usage: Usage) -> Pairs:
     before = observe_tensors(usage.model(without=PLACING))
     with tempfile.TemporaryDirectory(prefix="conformance-saved-") as folder:
         model.save_pretrained(folder)
-        stored = fingerprints(saving.stored_in(Path(folder)))
+        stored = fingerprints(_stored(Path(folder)))
         # Of names that are tied the file holds one.
         held = {before[name]["storage"] for name in stored if name in before}
         states = {name for name in model.state_dict() if before[name]["storage"] not in held}
@@ -122,6 +122,12 @@ def _fields_of(config: Any) -> dict[str, str]:
     fields = {} if config is None else config.to_dict()
     kept = {name: value for name, value in fields.items() if name not in OF_THE_SAVE}
     return {n: json.dumps(value, sort_keys=True, default=str) for n, value in kept.items()}
+
+
+def _stored(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor in the safetensors files of a folder just saved."""
+    files = saving.tensors_in(folder).values()
+    return {name: tensor for tensors in files for name, tensor in tensors.items()}
 
 
 def saved_over_its_source(usage: Usage) -> Pairs:
@@ -307,10 +313,7 @@ EXPERIMENTS: dict[str, Callable[[Usage], Pairs]] = {
     "USE-16": modes,
     "USE-17": cast_afterwards,
     "USE-18": saved_and_loaded,
-    "SAV-1": saving.names,
-    "SAV-2": saving.values,
-    "SAV-3": saving.dtypes,
-    "SAV-4": saving.shards,
+    **saving.EXPERIMENTS,
     "MEM-4": held_memory.gone,
     "MEM-5": held_memory.files_unwritten,
     "MEM-6": held_memory.files_replaced,

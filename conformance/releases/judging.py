@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Work:
         seconds: the limit of one load.
         measured: whether each load of a checkpoint has a process of its own, whose peak of memory
             is then that load's.
+        saved: id of a case to what its target saved, see `saving.saved_checkpoints`.
     """
 
     cases: Sequence[Case]
@@ -62,6 +63,7 @@ class Work:
     ours: Path
     seconds: float
     measured: bool = False
+    saved: Mapping[str, Path | str] = field(default_factory=dict)
 
     def rerun(self, case: Case) -> str:
         """The line that reruns just this case in all targets."""
@@ -100,14 +102,23 @@ def _outcome(case: Case, probe: Probe, judged: Judged, work: Work) -> Outcome:
         result = replace(blank(case, judged, work.rerun(case)), status=ERROR, reason=unfit)
         return Outcome(case, result)
     nothing = blank(case, judged, work.rerun(case))
+    folder = work.saved[case.id] if case.saved_by else case.folder
+    if isinstance(folder, str):
+        reason = f"{case.saved_by} does not load and save it: {folder}"
+        return Outcome(case, replace(nothing, status=ERROR, reason=reason))
+    # What is loaded; it is judged by what was published.
+    moved = replace(case, folder=folder)
     try:
-        expected = _observed(case, probe, "reference", work.measured)
+        expected = _observed(moved, probe, "reference", work.measured)
+        if case.saved_by:
+            published = _observed(case, probe, "reference", work.measured)
+            expected = _with_tensors_of(published, expected)
         plain = baseline(case)
         against = None if plain is None else _observed(plain, probe, "reference", work.measured)
     except (NotObserved, TargetUnusable) as cause:
         return Outcome(case, replace(nothing, status=ERROR, reason=f"the reference: {cause}"))
     try:
-        actual = _observed(case, probe, "stock", work.measured)
+        actual = _observed(moved, probe, "stock", work.measured)
     except NotObserved as cause:
         # To `compare` it is one more way to refuse a checkpoint.
         seen = Observation(exception={"types": [cause.kind], "message": str(cause)})
@@ -133,4 +144,15 @@ def _observed(case: Case, probe: Probe, loader: str, measured: bool) -> Observat
     """One load; where memory is measured, in a process of its own, so that the peak is its own."""
     if measured and case.folder is not None:
         probe.stop()
-    return probe.observe(case.id, loader)
+    return probe.observe(case.id, loader, case.folder if case.saved_by else None)
+
+
+def _with_tensors_of(published: Observation, saved: Observation) -> Observation:
+    """What a load of a saved checkpoint must leave: the tensors are those that were published.
+
+    What a checkpoint lacks has other values in each load, so it is then not held against them.
+    """
+    info = published.info or {}
+    fresh = [info.get(field, {}).get("values") for field in ("missing_keys", "mismatched_keys")]
+    failed = published.exception is not None or saved.exception is not None
+    return saved if failed or any(fresh) else replace(saved, tensors=published.tensors)

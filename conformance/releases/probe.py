@@ -11,7 +11,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, TextIO
 
 from conformance.cases.catalogue import CASES
@@ -21,6 +22,7 @@ from conformance.judge.session import header, open_session
 from conformance.observe.baseline import baseline
 from conformance.observe.loaders import find
 from conformance.observe.observe import observe
+from conformance.observe.saving import save
 
 
 def main(arguments: list[str]) -> int:
@@ -36,6 +38,11 @@ def main(arguments: list[str]) -> int:
         by_id = {case.id: case for case in [*cases, *plain_loads]}
         for request in _requests():
             case = by_id.get(request["case"]) or case_of(request["case"])
+            if "into" in request:
+                _say(answers, {"saved": save(case, find(request["loader"]), Path(request["into"]))})
+                continue
+            if "folder" in request:
+                case = replace(case, folder=Path(request["folder"]))
             loaded = observe(case, find(request["loader"]), measured=True)
             _say(answers, {"observation": asdict(loaded.observation)})
     return 0

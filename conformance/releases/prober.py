@@ -93,22 +93,35 @@ class Probe:
             self.stop()
             raise TargetUnusable(f"{self._command[0]}: {cause}; {told}") from cause
 
-    def observe(self, case: str, loader: str) -> Observation:
-        """What `loader` leaves of the case.
+    def observe(self, case: str, loader: str, folder: Path | None = None) -> Observation:
+        """What `loader` leaves of the case, or of the same load of another folder.
 
         Raises:
             TargetUnusable: see `start`.
             NotObserved: the process ended during the load, or exceeded the time limit.
         """
+        moved = {} if folder is None else {"folder": str(folder)}
+        return Observation.of(self._ask({"case": case, "loader": loader, **moved})["observation"])
+
+    def save(self, case: str, folder: Path) -> str:
+        """Have stock load the checkpoint of the case and save it; the error, "" if there is none.
+
+        Raises:
+            TargetUnusable, NotObserved: see `observe`.
+        """
+        answer = self._ask({"case": case, "loader": "stock", "into": str(folder)})
+        return str(answer["saved"])
+
+    def _ask(self, request: dict[str, str]) -> dict[str, Any]:
+        """The answer of the process; it is stopped if there is none."""
         self.start()
         assert self._process is not None
         try:
-            self._process.write({"case": case, "loader": loader})
-            answer = self._process.read(self._seconds)
+            self._process.write(request)
+            return self._process.read(self._seconds)
         except NotObserved:
             self.stop()
             raise
-        return Observation.of(answer["observation"])
 
     def stop(self) -> None:
         """End the process; the next load starts another."""

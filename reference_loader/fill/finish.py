@@ -36,7 +36,7 @@ def finish(
     model.eval()
     renamed = [each.stored.key for each in plan.placements if each.stored.key != each.target]
     mapping = {**(options.key_mapping or {}), **architecture.key_mapping(model)}
-    architecture.remember_renames(model, mapping, renamed)
+    architecture.remember_renames(model, mapping, plan.inventory.stored, renamed)
     architecture.read_generation_config(model, plan.source, options)
     dispatch(plan, model, offloaded, options, untied)
     return untied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,14 +89,19 @@ class Architecture:
         return []
 
     def remember_renames(
-        self, model: nn.Module, mapping: Mapping[str, str], renamed: Sequence[str]
+        self,
+        model: nn.Module,
+        mapping: Mapping[str, str],
+        stored: Iterable[str],
+        renamed: Sequence[str],
     ) -> None:
         """Leave with the model what a save needs to write the checkpoint's names again (SAV-1).
 
         Args:
             model: what was loaded; its conversions are noted already.
             mapping: the caller's `key_mapping`.
-            renamed: the checkpoint keys that have another name in the model.
+            stored: the checkpoint keys.
+            renamed: those that have another name in the model.
         """
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:

@@ -6,6 +6,7 @@ as they are, on tensors without values when a plan is made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,15 +39,21 @@ def converters_of(entries: Iterable[Any], model: nn.Module) -> list[Converter]:
 
 
 def remember_used(
-    model: Any, entries: Iterable[Any], mapping: Mapping[str, str], renamed: Sequence[str]
+    model: Any,
+    entries: Iterable[Any],
+    mapping: Mapping[str, str],
+    stored: Iterable[str],
+    renamed: Sequence[str],
 ) -> None:
     """Leave with the model what was used of the table: `save_pretrained` turns it back (SAV-1).
 
     Args:
         model: what was loaded.
         entries: see `registered`.
-        mapping: the caller's `key_mapping`.
-        renamed: the checkpoint keys that have another name in the model.
+        mapping: the caller's `key_mapping`; left out where a save that turns it back would write
+            two tensors under one name, or cannot (SAV-7).
+        stored: the checkpoint keys.
+        renamed: those that have another name in the model.
     """
     try:
         from transformers import conversion_mapping, core_model_loading
@@ -55,6 +62,8 @@ def remember_used(
     if not hasattr(core_model_loading.WeightRenaming, "was_used"):
         return  # an early release 5, which turns back whatever is in its table
     asked = [core_model_loading.WeightRenaming(old, new) for old, new in mapping.items()]
+    if not _comes_back(asked, stored if mapping else ()):
+        asked = []
     legacy = conversion_mapping.get_checkpoint_conversion_mapping("legacy") if renamed else []
     for key in renamed:
         name = key
@@ -62,6 +71,21 @@ def remember_used(
             name, _ = entry.rename_source_key(name)  # which notes whether it fitted
     used = [entry for entry in (*asked, *entries, *legacy) if entry.was_used()]
     model._weight_conversions = used
+
+
+def _comes_back(renames: list[Any], keys: Iterable[str]) -> bool:
+    """Whether the reverse of the renames leads from each key's new name to the key."""
+    try:
+        back = [rename.reverse_transform() for rename in reversed(renames)]
+    except (ValueError, re.error):  # such as a pattern of several groups
+        return False
+    for key in keys:
+        name = key
+        for rename in (*renames, *back):
+            name, _ = rename.rename_source_key(name)
+        if name != key:
+            return False
+    return True
 
 
 def _rename(entry: Any) -> Rename:

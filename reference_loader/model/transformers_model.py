@@ -8,7 +8,7 @@ release.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +133,13 @@ class TransformersModel(Architecture):
         return converters_of(self._entries, model)
 
     def remember_renames(
-        self, model: nn.Module, mapping: Mapping[str, str], renamed: Sequence[str]
+        self,
+        model: nn.Module,
+        mapping: Mapping[str, str],
+        stored: Iterable[str],
+        renamed: Sequence[str],
     ) -> None:
-        remember_used(model, self._entries, mapping, renamed)
+        remember_used(model, self._entries, mapping, stored, renamed)
 
     def ignored_unexpected(self, model: nn.Module) -> set[str]:
         # Buffers that older releases saved and newer ones compute.
