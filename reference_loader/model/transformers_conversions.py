@@ -7,7 +7,7 @@ as they are, on tensors without values when a plan is made.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,10 +41,16 @@ def used_entries(
     if not _can_be_reverted(model, keys, key_mapping or {}):
         key_mapping = None
     entries = _entries(model, key_mapping, add_legacy=True)
+    kinds: Iterable[str] = keys
     renames = [entry for entry in entries or () if not hasattr(entry, "operations")]
     converters = [entry for entry in entries or () if hasattr(entry, "operations")]
+    # Thousands of experts differ by their numbers alone: where no pattern names a number, one of
+    # them tells what all of them need.
+    patterns = [pattern for entry in entries or () for pattern in entry.source_patterns]
+    if not any(re.search(r"(?<![\w\\])\d", pattern) for pattern in patterns):
+        kinds = {re.sub(r"(?<=\.)\d+(?=\.)", "0", key): key for key in keys}.values()
     used = set()
-    for key in keys:
+    for key in kinds:
         renamed = key
         for entry in renames:
             renamed, pattern = entry.rename_source_key(renamed)
