@@ -19,7 +19,7 @@ from conformance.judge.changes import DEFAULT_FAIL_ON, Change, changes, exit_cod
 from conformance.releases import targets
 from conformance.releases.judging import Run, Work, judge_in
 from conformance.releases.prober import LOAD_SECONDS, our_packages
-from conformance.releases.saving import saved_checkpoints
+from conformance.releases.saved_by import saved_checkpoints
 from conformance.releases.targets import Target
 from conformance.report.console import Progress, watching
 from conformance.report.markdown import comment

@@ -54,7 +54,7 @@ class Work:
         seconds: the limit of one load.
         measured: whether each load of a checkpoint has a process of its own, whose peak of memory
             is then that load's.
-        saved: id of a case to what its target saved, see `saving.saved_checkpoints`.
+        saved: id of a case to what its target saved, see `saved_by.saved_checkpoints`.
     """
 
     cases: Sequence[Case]

@@ -81,6 +81,7 @@ def test_few_promises_are_borrowed() -> None:
         "CFG-22",
         "TIE-11",
         "USE-18",
+        *(f"SAV-{number}" for number in range(1, 8)),
     ]
 
 

@@ -36,10 +36,13 @@ def saved_checkpoints(
             mine = [case for case in cases if case.saved_by == target.file_name]
             with Probe(python, ours, own=own, seconds=seconds) as probe:
                 for case in mine:
-                    folder = Path(place, str(len(found)))
-                    try:
-                        reason = probe.save(case.id, folder)
-                    except (NotObserved, TargetUnusable) as cause:
-                        reason = str(cause)
-                    found[case.id] = reason or folder
+                    found[case.id] = _saved(probe, case, Path(place, str(len(found))))
         yield found
+
+
+def _saved(probe: Probe, case: Case, folder: Path) -> Path | str:
+    """The folder that the probe has saved into, or the reason why it has not."""
+    try:
+        return probe.save(case.id, folder) or folder
+    except (NotObserved, TargetUnusable) as cause:
+        return str(cause)
