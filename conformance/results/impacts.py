@@ -56,7 +56,6 @@ OF_KIND = {
     "exit": FAILS,  # SystemExit and the like, which end the process too
     "no-model": FAILS,
     "use": FAILS,  # what a user does with a model does not do it
-    "index": FAILS,  # shards that cannot be loaded again
     "device": FAILS,  # left on meta, or not where the forward looks for it
     "secret": UNSAFE,  # told to whoever reads the log
     "accepted": ACCEPTS_BAD,

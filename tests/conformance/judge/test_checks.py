@@ -26,6 +26,7 @@ from reference_loader.errors import BadIndex
 
 EMBEDDING = "model.embed_tokens.weight"
 Spoil = Callable[[Any, Any], Any]
+MIXTRAL = {"model": "transformers:MixtralForCausalLM"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Trial:
 def one_ulp(model: Any, info: Any) -> None:
     weight = model.model.norm.weight.data
     weight[3] = torch.nextafter(weight[3], torch.tensor(torch.inf))
+
+
+def halves_swapped(model: Any, info: Any) -> None:
+    weight = model.model.layers[1].mlp.gate_up_proj.weight.data
+    weight.copy_(torch.cat(weight.chunk(2)[::-1]))
 
 
 def rounded(model: Any, info: Any) -> None:
@@ -213,8 +219,39 @@ TRIALS = [
         "values",
         "model.layers.0.mlp.experts.down_proj",
         "mixtral",
-        options={"model": "transformers:MixtralForCausalLM"},
+        options=MIXTRAL,
     ),
+    Trial(
+        "CNV-5",
+        expert_shifted,
+        "values",
+        "model.layers.0.mlp.experts.down_proj",
+        "mixtral",
+        options=MIXTRAL | {"faults": ("experts-merged",)},
+    ),
+    Trial(
+        "CNV-6",
+        expert_shifted,
+        "values",
+        "model.layers.0.mlp.experts.down_proj",
+        "mixtral",
+        options=MIXTRAL
+        | {
+            "faults": ("experts-by-other-names",),
+            "options": {"key_mapping": {r"\.gate_proj\.": ".w1."}},
+        },
+    ),
+    Trial(
+        "CNV-7",
+        halves_swapped,
+        "values",
+        "model.layers.1.mlp.gate_up_proj.weight",
+        options={
+            "model": "conformance.world.user_shapes:WithFusedMlp",
+            "faults": ("unknown-type",),
+        },
+    ),
+    Trial("CNV-8", headless, "output", "(check)", "mixtral", options=MIXTRAL),
     Trial("PLC-6", splits, "device-map", "model.layers.0.mlp", options=BUDGETED),
     Trial("PLC-8", widens, "device", "cpu", options=BUDGETED),
     Trial("MAP-1", one_ulp, "values", NORM),
