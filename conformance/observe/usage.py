@@ -40,6 +40,10 @@ def observe_usage(case: Case, source: Path, again: Callable[..., Any]) -> dict[s
         again: see `Usage`.
     """
     found: dict[str, Pairs] = {}
+    if clauses := set(case.clauses) & SAVING:
+        with tempfile.TemporaryDirectory(prefix="conformance-used-") as place:
+            usage = Usage(case, copy_of(source, Path(place)), again)
+            found |= saving.observe_saving(usage, clauses)
     for clause in case.clauses:
         if clause not in EXPERIMENTS:
             continue
@@ -296,6 +300,9 @@ def _constructed(model: Any) -> Any:
         return type(model)(copy.deepcopy(model.config))
 
 
+# Clauses whose experiments look at one saved model, see `saving`.
+SAVING = {*saving.WHOLE, *saving.IN_SHARDS}
+
 EXPERIMENTS: dict[str, Callable[[Usage], Pairs]] = {
     "USE-3": untouched,
     "USE-4": one_step,
@@ -313,7 +320,6 @@ EXPERIMENTS: dict[str, Callable[[Usage], Pairs]] = {
     "USE-16": modes,
     "USE-17": cast_afterwards,
     "USE-18": saved_and_loaded,
-    **saving.EXPERIMENTS,
     "MEM-4": held_memory.gone,
     "MEM-5": held_memory.files_unwritten,
     "MEM-6": held_memory.files_replaced,

@@ -19,7 +19,7 @@ from conformance.judge.checks import objections as check
 from conformance.judge.session import judge
 from conformance.observe.loaders import reference
 from conformance.observe.observe import observe
-from conformance.observe.usage import EXPERIMENTS
+from conformance.observe.usage import EXPERIMENTS, SAVING
 from conformance.results.records import Divergence, Observation
 from conformance.spec import clauses
 from reference_loader.errors import BadIndex
@@ -342,7 +342,7 @@ OF_THE_PROCESS = {"STA-3", "MEM-3", "INF-7", "INF-8"}
 
 def test_every_check_belongs_to_a_clause_and_is_tried() -> None:
     assert set(CHECKS) <= set(clauses())
-    tried = {*(trial.clause for trial in TRIALS), *EXPERIMENTS, "USE-2"}
+    tried = {*(trial.clause for trial in TRIALS), *EXPERIMENTS, *SAVING, "USE-2"}
     assert tried == set(CHECKS) - OF_THE_PROCESS
 
 
@@ -354,7 +354,7 @@ def test_a_check_stands_in_the_file_of_its_stage_and_says_its_promise() -> None:
         assert each.objections.__doc__, clause
 
 
-@pytest.mark.parametrize("clause", EXPERIMENTS)
+@pytest.mark.parametrize("clause", [*EXPERIMENTS, *sorted(SAVING)])
 def test_what_an_experiment_noted_is_objected_to_where_it_is_not_what_it_must_be(
     clause: str,
 ) -> None:
