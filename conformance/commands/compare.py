@@ -126,7 +126,9 @@ def _judge_targets(asked: Comparison, named: Sequence[Target], progress: Progres
     by_target = dict(zip(named, pythons, strict=True))
     with (
         our_packages() as ours,
-        saved_checkpoints(asked.cases, by_target, ours, asked.own, asked.seconds) as saved,
+        saved_checkpoints(
+            *(asked.cases, by_target, ours, asked.own, asked.seconds), task=progress.task
+        ) as saved,
         ThreadPoolExecutor(max(1, asked.jobs)) as threads,
     ):
         work = Work(asked.cases, named, asked.own, ours, asked.seconds, asked.measured, saved)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,9 +16,15 @@ from conformance.releases.targets import Target
 
 @contextmanager
 def saved_checkpoints(
-    cases: Sequence[Case], pythons: Mapping[Target, Path], ours: Path, own: Own, seconds: float
+    cases: Sequence[Case],
+    pythons: Mapping[Target, Path],
+    ours: Path,
+    own: Own,
+    seconds: float,
+    *,
+    task: Callable[[str, int], Callable[[str], None]],
 ) -> Iterator[dict[str, Path | str]]:
-    """Have every case with a `saved_by` saved by that target.
+    """Have every case with a `saved_by` saved by that target; the targets save side by side.
 
     Args:
         cases: those without are left out.
@@ -25,19 +32,31 @@ def saved_checkpoints(
         ours: the folder of `prober.our_packages`.
         own: the user's checkpoints.
         seconds: the limit of one load.
+        task: shows progress: what is done and in how many steps, to what is told of each step.
 
     Yields:
         The id of a case to the folder, which lasts as long as the block, or to the reason why
         there is none.
     """
     with tempfile.TemporaryDirectory(prefix="conformance-saved-by-") as place:
-        found: dict[str, Path | str] = {}
-        for target, python in pythons.items():
+
+        def save_in(target: Target) -> dict[str, Path | str]:
             mine = [case for case in cases if case.saved_by == target.file_name]
-            with Probe(python, ours, own=own, seconds=seconds) as probe:
+            advance = task(f"{target.name} saves", len(mine)) if mine else None
+            found: dict[str, Path | str] = {}
+            with Probe(pythons[target], ours, own=own, seconds=seconds) as probe:
                 for case in mine:
-                    found[case.id] = _saved(probe, case, Path(place, str(len(found))))
-        yield found
+                    if advance is not None:
+                        advance(case.id)
+                    folder = Path(place, target.file_name, str(len(found)))
+                    found[case.id] = _saved(probe, case, folder)
+            if advance is not None:
+                advance("")
+            return found
+
+        with ThreadPoolExecutor(len(pythons)) as threads:
+            every = list(threads.map(save_in, pythons))
+        yield {case: saved for found in every for case, saved in found.items()}
 
 
 def _saved(probe: Probe, case: Case, folder: Path) -> Path | str:
