@@ -50,7 +50,7 @@ CASES = [
     converted("mixtral-map", "mixtral-3", options={"device_map": "cpu", "torch_dtype": "auto"}),
     converted("mixtral-state-dict", given=None, options=IN_MEMORY),
     converted("mixtral-saved", options=AUTO, saved=True),
-    converted("mixed-dtypes", faults=("experts-of-mixed-dtypes",), options=AUTO),
+    merged("mixed-dtypes", "CNV-8", faults=("experts-of-mixed-dtypes",)),
     refused("hole-in-the-numbers", "CNV-2", "expert-number-skipped", "11"),
     refused("one-expert-short", "CNV-3", "expert-missing"),
     refused("one-expert-long", "CNV-3", "expert-too-many"),
