@@ -61,9 +61,7 @@ def remember_used(
         return
     if not hasattr(core_model_loading.WeightRenaming, "was_used"):
         return  # an early release 5, which turns back whatever is in its table
-    asked = [core_model_loading.WeightRenaming(old, new) for old, new in mapping.items()]
-    if not _comes_back(asked, stored if mapping else ()):
-        asked = []
+    asked = _reversible(core_model_loading.WeightRenaming, mapping, stored) if mapping else []
     legacy = conversion_mapping.get_checkpoint_conversion_mapping("legacy") if renamed else []
     for key in renamed:
         name = key
@@ -73,19 +71,20 @@ def remember_used(
     model._weight_conversions = used
 
 
-def _comes_back(renames: list[Any], keys: Iterable[str]) -> bool:
-    """Whether the reverse of the renames leads from each key's new name to the key."""
+def _reversible(renaming: Any, mapping: Mapping[str, str], keys: Iterable[str]) -> list[Any]:
+    """The mapping as entries of the table; none unless their reverse leads back to every key."""
     try:
+        renames = [renaming(old, new) for old, new in mapping.items()]
         back = [rename.reverse_transform() for rename in reversed(renames)]
-    except (ValueError, re.error):  # such as a pattern of several groups
-        return False
-    for key in keys:
-        name = key
-        for rename in (*renames, *back):
-            name, _ = rename.rename_source_key(name)
-        if name != key:
-            return False
-    return True
+        for key in keys:
+            name = key
+            for rename in (*renames, *back):
+                name, _ = rename.rename_source_key(name)
+            if name != key:
+                return []
+    except (re.error, IndexError, TypeError, ValueError):
+        return []  # the table takes fewer expressions than `key_mapping`
+    return renames
 
 
 def _rename(entry: Any) -> Rename:

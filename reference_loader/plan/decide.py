@@ -306,7 +306,6 @@ def make_plan(
         converters=converters,
         device_map=device_map,
     )
-
     filled = {each.target for each in matched.filled}
     ties = decide_ties(skeleton.ties, filled)
     lacking = skeleton.slots.keys() - filled

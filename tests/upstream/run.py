@@ -1,9 +1,9 @@
 """Run transformers' own tests of loading with stock, then with the reference in its place.
 
-`python -m tests.upstream.run [GLOB …]`: globs of model types; without any, every eighth that takes
-tokens. The tests are those of the installed release, from its source distribution, which is
-downloaded once into `runs/upstream`. What passes with stock must pass with the reference, but for
-`OTHERWISE`. Exit code 1 if it does not, or if something of `OTHERWISE` passes.
+`python -m tests.upstream.run [GLOB …]`: globs of model types; without any, those of every eighth
+type that take tokens. The tests are those of the installed release, from its source distribution,
+which is downloaded once into `runs/upstream`. What passes with stock must pass with the reference,
+but for `OTHERWISE`. Exit code 1 if it does not, or if something of `OTHERWISE` passes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ABOUT_LOADING = (
     "resize_embeddings",
 )
 
-# Of the types that take tokens every eighth, for variety within minutes.
+# Every eighth model type, for variety within minutes; those that take no tokens are left out.
 EVERY = 8
 
 

@@ -106,10 +106,21 @@ def test_a_checkpoint_in_the_layout_of_the_model_stays_in_it(
     same_files(files_of(tmp_path / "again"), files_of(tmp_path / "merged"))
 
 
-def test_a_mapping_that_cannot_be_reverted(checkpoint: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {r"^(module)\.(model|lm_head)(.*)": r"\2\3"},
+        {r"(?i)^MODULE\.": ""},
+        {r"^(?P<g0>module)\.": ""},
+        {r"^module\.(x)?": r"\1"},
+    ],
+    ids=["groups", "flags", "a name that the library gives too", "a group without a match"],
+)
+def test_a_mapping_that_cannot_be_reverted(
+    checkpoint: Any, tmp_path: Path, mapping: dict[str, str]
+) -> None:
     """SAV-1: the model loads, and is saved under its own names."""
     folder = checkpoint("llama-f32", "module-prefix")
-    mapping = {r"^(module)\.(model|lm_head)(.*)": r"\2\3"}
     model = ours_of(LlamaForCausalLM)(folder, key_mapping=mapping)
     model.save_pretrained(tmp_path)
     assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
